@@ -13,7 +13,8 @@ from prometheus_client import CollectorRegistry, Counter
 
 from nanonets_proxy.admin.endpoints import MAX_RELOADS, ReloadResult
 from nanonets_proxy.admin.server import AdminHandler, admin_connection_policy
-from nanonets_proxy.core.access.peer_guard import PeerGuard, PeerGuardPolicy
+from nanonets_proxy.core.access.peer_guard import PeerGuard
+from nanonets_proxy.core.access.peer_guard_policy import PeerGuardPolicy
 from nanonets_proxy.server.server import CallerServer
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyEntry, KeyStatus

@@ -10,7 +10,8 @@ from prometheus_client import CollectorRegistry
 from nanonets_proxy.admin.dashboard import dashboard
 from nanonets_proxy.admin.endpoints import ReloadResult
 from nanonets_proxy.admin.server import AdminHandler, admin_connection_policy
-from nanonets_proxy.core.access.peer_guard import PeerGuard, PeerGuardPolicy
+from nanonets_proxy.core.access.peer_guard import PeerGuard
+from nanonets_proxy.core.access.peer_guard_policy import PeerGuardPolicy
 from nanonets_proxy.server.server import CallerServer
 from nanonets_proxy.telemetry.alerts import Alerts
 from support.proxy_harness import running_proxy

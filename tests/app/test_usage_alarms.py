@@ -6,7 +6,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from nanonets_proxy.app.usage_alarms import UsageAlarms, Watched
-from nanonets_proxy.core.access.daily_budget import BudgetRule, DailyBudget
+from nanonets_proxy.core.access.budget_rule import BudgetRule
+from nanonets_proxy.core.access.daily_budget import DailyBudget
 from nanonets_proxy.core.usage.rollups import Series
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.ledger.batch import Batch

@@ -6,7 +6,8 @@ import pytest
 
 from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.keys.aws import AwsKey, AwsPolicy
-from nanonets_proxy.keys.vault import VaultAuth, VaultKey, VaultPolicy
+from nanonets_proxy.keys.vault import VaultKey
+from nanonets_proxy.keys.vault_policy import VaultAuth, VaultPolicy
 
 
 def test_without_the_vault_library_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

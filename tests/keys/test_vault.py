@@ -11,7 +11,8 @@ import pytest
 import trustme
 
 from nanonets_proxy.core.keys.api_key import KeyUnusable
-from nanonets_proxy.keys.vault import VaultAuth, VaultKey, VaultPolicy
+from nanonets_proxy.keys.vault import VaultKey
+from nanonets_proxy.keys.vault_policy import VaultAuth, VaultPolicy
 from support.commands.process import ANY_PORTS, environment, running, sandbox
 
 pytestmark = pytest.mark.system

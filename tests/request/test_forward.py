@@ -21,7 +21,7 @@ from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.context import RequestContext
 from nanonets_proxy.request.forward import Forwarder
 from nanonets_proxy.request.policy import HandlerPolicy
-from nanonets_proxy.server.connection.caller_body import BodyTimes
+from nanonets_proxy.server.connection.body_times import BodyTimes
 from nanonets_proxy.upstream.errors import UpstreamRefused, UpstreamTimeout
 from nanonets_proxy.upstream.response_head import ResponseHead
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanonets_proxy.core.net.addresses import Origin
-from nanonets_proxy.upstream.body import BodyBudget, BodyPolicy, RequestBody
+from nanonets_proxy.upstream.body import BodyBudget, RequestBody
 from nanonets_proxy.upstream.client import StartedResponse, UpstreamClient
-from nanonets_proxy.upstream.dial import Dialer, DialPolicy
+from nanonets_proxy.upstream.dial import Dialer
 from nanonets_proxy.upstream.exchange import UpstreamRequest
+from nanonets_proxy.upstream.policy import BodyPolicy, DialPolicy
 from nanonets_proxy.upstream.pool import Pool
 from support.eventually import WAIT_S
 

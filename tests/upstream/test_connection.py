@@ -9,7 +9,7 @@ from typing import Protocol
 import pytest
 
 from nanonets_proxy.upstream.connection import UpstreamConnection
-from nanonets_proxy.upstream.dial import Dialer, DialPolicy
+from nanonets_proxy.upstream.dial import Dialer
 from nanonets_proxy.upstream.errors import (
     UpstreamBadReply,
     UpstreamClosed,
@@ -19,6 +19,7 @@ from nanonets_proxy.upstream.errors import (
     UpstreamUpgraded,
 )
 from nanonets_proxy.upstream.exchange import ConnectionState, UpstreamRequest
+from nanonets_proxy.upstream.policy import DialPolicy
 from nanonets_proxy.upstream.response_parser import ResponseParser
 from support.eventually import WAIT_S, stable, until
 from support.raw_upstream import Peer, RawUpstream, Script, ok, responding, responding_then_closing

@@ -13,7 +13,7 @@ import pytest
 
 from nanonets_proxy.core.net.addresses import Origin, is_ip_address
 from nanonets_proxy.upstream.connection import UpstreamConnection
-from nanonets_proxy.upstream.dial import Dialer, DialPolicy, make_tls_context
+from nanonets_proxy.upstream.dial import Dialer, make_tls_context
 from nanonets_proxy.upstream.errors import (
     UpstreamConnectTimeout,
     UpstreamDnsFailed,
@@ -24,6 +24,7 @@ from nanonets_proxy.upstream.errors import (
     UpstreamUnreachable,
 )
 from nanonets_proxy.upstream.exchange import UpstreamRequest
+from nanonets_proxy.upstream.policy import DialPolicy
 from support.certificates import CertificateAuthority
 from support.eventually import WAIT_S, until
 from support.raw_upstream import Peer, RawUpstream, ok, responding

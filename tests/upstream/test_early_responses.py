@@ -12,9 +12,10 @@ import pytest
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.upstream.body import RequestBody
 from nanonets_proxy.upstream.connection import UpstreamConnection
-from nanonets_proxy.upstream.dial import Dialer, DialPolicy
+from nanonets_proxy.upstream.dial import Dialer
 from nanonets_proxy.upstream.errors import UpstreamClosed
 from nanonets_proxy.upstream.exchange import UpstreamRequest
+from nanonets_proxy.upstream.policy import DialPolicy
 from support.certificates import CertificateAuthority
 from support.client_harness import body_budget, request, running_client
 from support.early_responder import early_responder

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nanonets_proxy.core.net.addresses import EgressProxy, Origin
-from nanonets_proxy.upstream.dial import Dialer, DialPolicy
+from nanonets_proxy.upstream.dial import Dialer
 from nanonets_proxy.upstream.errors import (
     EgressProxyRefused,
     UpstreamConnectTimeout,
@@ -17,6 +17,7 @@ from nanonets_proxy.upstream.errors import (
     UpstreamUnreachable,
 )
 from nanonets_proxy.upstream.exchange import UpstreamRequest
+from nanonets_proxy.upstream.policy import DialPolicy
 from support.certificates import CertificateAuthority
 from support.eventually import WAIT_S, until
 from support.raw_upstream import Peer, RawUpstream, Script

@@ -10,9 +10,10 @@ import pytest
 
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.upstream.connection import UpstreamConnection
-from nanonets_proxy.upstream.dial import Dialer, DialPolicy
+from nanonets_proxy.upstream.dial import Dialer
 from nanonets_proxy.upstream.errors import UpstreamClosed
 from nanonets_proxy.upstream.exchange import UpstreamRequest
+from nanonets_proxy.upstream.policy import DialPolicy
 from nanonets_proxy.upstream.response_head import ResponseHead
 from support.certificates import CertificateAuthority
 from support.eventually import WAIT_S, stable

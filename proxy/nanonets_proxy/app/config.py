@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from nanonets_proxy.core.access.access_rules import AccessRule
+from nanonets_proxy.core.access.budget_rule import BudgetRule
 from nanonets_proxy.core.access.caller_tokens import CallerToken
-from nanonets_proxy.core.access.daily_budget import BudgetRule
-from nanonets_proxy.core.access.peer_guard import PeerGuardPolicy
+from nanonets_proxy.core.access.peer_guard_policy import PeerGuardPolicy
 from nanonets_proxy.core.http.retry import RetryPolicy
 from nanonets_proxy.core.keys.audience import Audience, AuthScheme
-from nanonets_proxy.core.keys.keyring import KeyringPolicy
+from nanonets_proxy.core.keys.keyring_policy import KeyringPolicy
 from nanonets_proxy.core.net.addresses import Listener, Origin
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
@@ -22,12 +22,11 @@ from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeRule
 from nanonets_proxy.jobs.policy import JobsPolicy
 from nanonets_proxy.keys.source import FileKey, KeySource, KeySourceConfig
 from nanonets_proxy.request.policy import HandlerPolicy
-from nanonets_proxy.server.tls import ListenerTlsPolicy
-from nanonets_proxy.telemetry.ledger.ledger import LedgerPolicy
+from nanonets_proxy.server.tls_policy import ListenerTlsPolicy
+from nanonets_proxy.telemetry.ledger.policy import LedgerPolicy
 from nanonets_proxy.telemetry.otlp.policy import MetricsPolicy, TracesPolicy
 from nanonets_proxy.telemetry.webhook.policy import WebhookPolicy
-from nanonets_proxy.upstream.body import BodyPolicy
-from nanonets_proxy.upstream.dial import DialPolicy
+from nanonets_proxy.upstream.policy import BodyPolicy, DialPolicy
 
 if TYPE_CHECKING:  # most processes never serve the sandbox
     from nanonets_proxy.sandbox.policy import SandboxPolicy

@@ -9,7 +9,8 @@ import structlog
 from nanonets_proxy.core.status.document import CallerUsage
 from nanonets_proxy.core.usage.rollups import DAY_S
 from nanonets_proxy.telemetry.alerts import Alerts
-from nanonets_proxy.telemetry.ledger.ledger import Ledger, LedgerPolicy, LedgerStatus
+from nanonets_proxy.telemetry.ledger.ledger import Ledger, LedgerStatus
+from nanonets_proxy.telemetry.ledger.policy import LedgerPolicy
 
 _ADVICE: Final = (
     "make room on the file's disk, or make the file writable; requests are served as before, but not counted"

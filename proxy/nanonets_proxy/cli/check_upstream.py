@@ -12,10 +12,11 @@ from nanonets_proxy.errors import ProxyError
 from nanonets_proxy.settings import Settings
 from nanonets_proxy.settings.configure import dial_policy
 from nanonets_proxy.upstream.connection import UpstreamConnection
-from nanonets_proxy.upstream.dial import Dialer, DialPolicy
+from nanonets_proxy.upstream.dial import Dialer
 from nanonets_proxy.upstream.errors import UpstreamTlsCertificate, UpstreamTlsProtocol
 from nanonets_proxy.upstream.exchange import UpstreamRequest
 from nanonets_proxy.upstream.key_probe import DEFAULT_PATH
+from nanonets_proxy.upstream.policy import DialPolicy
 
 _TIMEOUT_S: Final = 30.0
 

@@ -20,7 +20,7 @@ from nanonets_proxy.jobs.responses import PREFIX, RESULT, send_result, state_res
 from nanonets_proxy.jobs.submission import Submission
 from nanonets_proxy.request.authorizer import Authorizer
 from nanonets_proxy.request.context import RequestContext
-from nanonets_proxy.server.connection.caller_body import BodyTimes
+from nanonets_proxy.server.connection.body_times import BodyTimes
 
 _RESERVED: Final = "/_proxy"
 _NOT_STORED_METHODS: Final = frozenset({"HEAD", "OPTIONS"})

@@ -24,7 +24,8 @@ from nanonets_proxy.jobs.responses import PREFIX, send_result, state_response
 from nanonets_proxy.jobs.store_thread import StoreFault, store_fault
 from nanonets_proxy.request.authorizer import Authorizer
 from nanonets_proxy.request.context import RequestContext
-from nanonets_proxy.server.connection.caller_body import BodyTimes, CallerBody
+from nanonets_proxy.server.connection.body_times import BodyTimes
+from nanonets_proxy.server.connection.caller_body import CallerBody
 from nanonets_proxy.server.connection.caller_request import HTTP_1_1
 from nanonets_proxy.upstream.stored_body import StoredBody
 

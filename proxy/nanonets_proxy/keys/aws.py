@@ -5,11 +5,13 @@ boto3 finds credentials and endpoints as usual: in the environment, a profile, o
 
 import json
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.keys.key_records import FoundKey
-from nanonets_proxy.keys.change_watch import ChangeWatch, PeriodicWatch
+
+if TYPE_CHECKING:
+    from nanonets_proxy.keys.change_watch import ChangeWatch
 
 _CURRENT: Final = "AWSCURRENT"
 _PREVIOUS: Final = "AWSPREVIOUS"
@@ -52,7 +54,9 @@ class AwsKey:
     def name(self) -> str:
         return f"aws:{self._policy.secret}"
 
-    def watch(self) -> ChangeWatch:
+    def watch(self) -> "ChangeWatch":
+        from nanonets_proxy.keys.change_watch import PeriodicWatch  # imported here: as in `FileKey.watch`
+
         return PeriodicWatch(lambda: self._policy.refresh_s)
 
     def read(self) -> tuple[FoundKey, ...]:

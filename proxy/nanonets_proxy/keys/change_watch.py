@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
+import structlog
+
 from nanonets_proxy.keys.daemon_thread import in_daemon_thread
 
 if TYPE_CHECKING:
@@ -144,7 +146,5 @@ def _open_inotify() -> "Inotify | None":
 
         return Inotify(sync_timeout=0)
     except Exception as error:  # noqa: BLE001 - for any reason (no Linux, too many instances), the regular check remains
-        import structlog  # imported here: reading the settings needs this module, and logs nothing
-
         structlog.get_logger().warning("file_watch_polls_only", reason=type(error).__name__)
         return None

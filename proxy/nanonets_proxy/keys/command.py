@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.keys.key_records import FoundKey
-from nanonets_proxy.keys.change_watch import ChangeWatch, PeriodicWatch
+
+if TYPE_CHECKING:
+    from nanonets_proxy.keys.change_watch import ChangeWatch
 
 MAX_OUTPUT_BYTES: Final = 64 * 1024
 _CHUNK_BYTES: Final = 16 * 1024
@@ -57,7 +59,9 @@ class CommandKey:
         """The name for logs, without the arguments, which may hold secrets."""
         return f"command:{Path(self.command[0]).name}"
 
-    def watch(self) -> ChangeWatch:
+    def watch(self) -> "ChangeWatch":
+        from nanonets_proxy.keys.change_watch import PeriodicWatch  # imported here: as in `FileKey.watch`
+
         return PeriodicWatch(lambda: self.refresh_s)
 
     def read(self) -> tuple[FoundKey, ...]:

@@ -4,6 +4,7 @@ import os
 import stat
 from pathlib import Path
 
+from nanonets_proxy.core.access.caller_tokens import CallerToken, parse_token_lines
 from nanonets_proxy.core.net.webhook_url import parse_webhook_secret
 
 MAX_FILE_BYTES = 64 * 1024
@@ -51,6 +52,18 @@ def read_small_file(path: Path) -> str:
     if len(content) > MAX_FILE_BYTES:
         raise FileUnreadable(f"is larger than {MAX_FILE_BYTES // 1024} KiB")
     return content.decode("latin-1")
+
+
+def read_caller_tokens(path: Path) -> tuple[CallerToken, ...]:
+    """Parses a file of caller tokens.
+
+    Raises:
+        ValueError: the file cannot be used; the message is the end of a sentence that starts with the file's name.
+    """
+    try:
+        return parse_token_lines(read_small_file(path))
+    except FileUnreadable as error:
+        raise ValueError(str(error)) from None
 
 
 def read_webhook_key(path: Path) -> bytes:

@@ -24,7 +24,8 @@ from nanonets_proxy.core.keys.key_records import (
     KeyWarning,
     Ruling,
 )
-from nanonets_proxy.core.keys.keyring import Keyring, KeyringPolicy
+from nanonets_proxy.core.keys.keyring import Keyring
+from nanonets_proxy.core.keys.keyring_policy import KeyringPolicy
 from nanonets_proxy.keys.change_signal import ChangeSignal
 from nanonets_proxy.keys.change_watch import ChangeWatch
 from nanonets_proxy.keys.daemon_thread import in_daemon_thread

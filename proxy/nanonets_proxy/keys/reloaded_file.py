@@ -9,21 +9,9 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
-from nanonets_proxy.core.access.caller_tokens import CallerToken, parse_token_lines
+import structlog
+
 from nanonets_proxy.keys.change_watch import FileWatch
-from nanonets_proxy.keys.files import FileUnreadable, read_small_file
-
-
-def read_caller_tokens(path: Path) -> tuple[CallerToken, ...]:
-    """Parses a file of caller tokens.
-
-    Raises:
-        ValueError: the file cannot be used; the message is the end of a sentence that starts with the file's name.
-    """
-    try:
-        return parse_token_lines(read_small_file(path))
-    except FileUnreadable as error:
-        raise ValueError(str(error)) from None
 
 
 class ReloadedFile:
@@ -33,8 +21,6 @@ class ReloadedFile:
     """
 
     def __init__(self, path: Path, load: Callable[[], None]) -> None:
-        import structlog  # imported here: reading the settings needs this module, and logs nothing
-
         self.path = path
         self._load = load
         self._log = structlog.get_logger()

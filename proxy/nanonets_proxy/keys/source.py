@@ -4,13 +4,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.keys.audience import Audience
 from nanonets_proxy.core.keys.key_records import FoundKey
-from nanonets_proxy.keys.change_watch import ChangeWatch, FileWatch, NoChanges
 from nanonets_proxy.keys.files import FileUnreadable, read_small_file
+
+if TYPE_CHECKING:
+    from nanonets_proxy.keys.change_watch import ChangeWatch
 
 KEY_VARIABLE = "NANONETS_API_KEY"
 KEY_FILE_VARIABLE = "NANONETS_API_KEY_FILE"
@@ -36,7 +38,7 @@ class KeySource(Protocol):
         """
         ...
 
-    def watch(self) -> ChangeWatch:
+    def watch(self) -> "ChangeWatch":
         """Returns a watch that tells when to read the source again."""
         ...
 
@@ -58,7 +60,7 @@ class BoundSource:
             FoundKey(found.key.bound_to(self.audience), found.created_at_s) for found in self.source.read()
         )
 
-    def watch(self) -> ChangeWatch:
+    def watch(self) -> "ChangeWatch":
         return self.source.watch()
 
 
@@ -84,7 +86,9 @@ class EnvironmentKey:
     def read(self) -> tuple[FoundKey, ...]:
         return (FoundKey(self.key, self.since_s),)
 
-    def watch(self) -> ChangeWatch:
+    def watch(self) -> "ChangeWatch":
+        from nanonets_proxy.keys.change_watch import NoChanges  # imported here: as in `FileKey.watch`
+
         return NoChanges()
 
 
@@ -109,7 +113,10 @@ class FileKey:
             since_s = time.time()  # the file was removed after it was read
         return (FoundKey(ApiKey.parse(text, self.name), since_s),)
 
-    def watch(self) -> ChangeWatch:
+    def watch(self) -> "ChangeWatch":
+        # Imported here: reading the settings needs this module, and watches nothing. The import would load asyncio.
+        from nanonets_proxy.keys.change_watch import FileWatch
+
         return FileWatch(self.path)
 
 

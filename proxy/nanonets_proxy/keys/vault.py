@@ -5,52 +5,21 @@ renewed instead, if the token allows that.
 """
 
 import time
-from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.keys.key_records import FoundKey
-from nanonets_proxy.keys.change_watch import ChangeWatch, PeriodicWatch
 from nanonets_proxy.keys.files import FileUnreadable, read_small_file
+from nanonets_proxy.keys.vault_policy import TOKEN_VARIABLE, VaultAuth, VaultPolicy
 
 if TYPE_CHECKING:
     import hvac
 
-TOKEN_VARIABLE: Final = "VAULT_TOKEN"  # noqa: S105 - the name of a variable, not a secret
+    from nanonets_proxy.keys.change_watch import ChangeWatch
+
 _LEASE_SHARE: Final = 2 / 3
 _MIN_WAIT_S: Final = 1.0
-
-
-class VaultAuth(StrEnum):
-    TOKEN = "token"  # noqa: S105 - the name of a method, not a secret
-    APPROLE = "approle"
-    KUBERNETES = "kubernetes"
-
-
-@dataclass(frozen=True, slots=True)
-class VaultPolicy:
-    """Where the secret is, and how to log in.
-
-    `role`: the role id for AppRole, the role's name for Kubernetes. `credential_file`: holds the token, the
-    secret id or the service account's token. `token`: the token itself, if there is no such file.
-    """
-
-    address: str
-    mount: str
-    path: str
-    secret_field: str
-    auth: VaultAuth
-    auth_mount: str
-    role: str
-    credential_file: Path | None
-    namespace: str
-    ca_file: Path | None
-    refresh_s: float
-    timeout_s: float
-    token: str | None = field(default=None, repr=False)
 
 
 class VaultKey:
@@ -65,7 +34,9 @@ class VaultKey:
     def name(self) -> str:
         return f"vault:{self._policy.mount}/{self._policy.path}"
 
-    def watch(self) -> ChangeWatch:
+    def watch(self) -> "ChangeWatch":
+        from nanonets_proxy.keys.change_watch import PeriodicWatch  # imported here: as in `FileKey.watch`
+
         return PeriodicWatch(self._next_read_s)
 
     def _next_read_s(self) -> float:

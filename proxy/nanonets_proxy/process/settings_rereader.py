@@ -19,7 +19,7 @@ from nanonets_proxy.app.config import GivenValues, ServeConfig
 from nanonets_proxy.app.reloading import NewSettings, SettingsUnusable
 from nanonets_proxy.keys.daemon_thread import in_daemon_thread
 from nanonets_proxy.keys.source import KEY_FILE_VARIABLE, KEY_VARIABLE
-from nanonets_proxy.keys.vault import TOKEN_VARIABLE
+from nanonets_proxy.keys.vault_policy import TOKEN_VARIABLE
 
 TIME_LIMIT_S: Final = 30.0
 

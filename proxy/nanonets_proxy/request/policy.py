@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from nanonets_proxy.core.http.prefer import wait_s
-from nanonets_proxy.server.connection.caller_body import BodyTimes
+from nanonets_proxy.server.connection.body_times import BodyTimes
 
 
 @dataclass(frozen=True, slots=True)

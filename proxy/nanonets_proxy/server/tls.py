@@ -6,21 +6,8 @@ for each name that is not ASCII.
 """
 
 import ssl
-from dataclasses import dataclass
-from pathlib import Path
 
-
-@dataclass(frozen=True, slots=True)
-class ListenerTlsPolicy:
-    """PEM files. With `client_ca_file`, a caller must present a certificate of these authorities.
-
-    If not `required`, a caller may present none.
-    """
-
-    cert_file: Path
-    key_file: Path
-    client_ca_file: Path | None = None
-    required: bool = True
+from nanonets_proxy.server.tls_policy import ListenerTlsPolicy
 
 
 class ListenerTls:

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Final
 
 from nanonets_proxy.app.config import AuthorizerConfig, EnvironmentConfig, SandboxConfig, ServeConfig
-from nanonets_proxy.core.access.peer_guard import PeerGuardPolicy
+from nanonets_proxy.core.access.peer_guard_policy import PeerGuardPolicy
 from nanonets_proxy.core.http.retry import RetryPolicy
 from nanonets_proxy.core.jobs.window import Window
-from nanonets_proxy.core.keys.keyring import KeyringPolicy
+from nanonets_proxy.core.keys.keyring_policy import KeyringPolicy
 from nanonets_proxy.core.net.addresses import Listener, TcpListener, is_host_name, is_loopback
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
@@ -16,17 +16,16 @@ from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimits
 from nanonets_proxy.jobs.policy import JobsPolicy
 from nanonets_proxy.keys.source import KeySourceConfig
 from nanonets_proxy.request.policy import HandlerPolicy
-from nanonets_proxy.server.connection.caller_body import BodyTimes
+from nanonets_proxy.server.connection.body_times import BodyTimes
 from nanonets_proxy.server.open_files import most_forwarded
 from nanonets_proxy.settings.key_source import key_source_config, secret_variables
 from nanonets_proxy.settings.loaded import LoadedSettings, given_values
 from nanonets_proxy.settings.model.proxy import Settings
 from nanonets_proxy.settings.model.sandbox import SandboxSettings
-from nanonets_proxy.telemetry.ledger.ledger import LedgerPolicy
+from nanonets_proxy.telemetry.ledger.policy import LedgerPolicy
 from nanonets_proxy.telemetry.otlp.policy import MetricsPolicy, TracesPolicy
 from nanonets_proxy.telemetry.webhook.policy import WebhookPolicy
-from nanonets_proxy.upstream.body import BodyPolicy
-from nanonets_proxy.upstream.dial import DialPolicy
+from nanonets_proxy.upstream.policy import BodyPolicy, DialPolicy
 
 _PROXY_VARIABLES: Final = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
 

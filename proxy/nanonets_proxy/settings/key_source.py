@@ -3,10 +3,8 @@
 import shlex
 from collections.abc import Iterable, Mapping
 
-from nanonets_proxy.keys.aws import AwsKey, AwsPolicy
-from nanonets_proxy.keys.command import CommandKey, environment_of_command
 from nanonets_proxy.keys.source import KeySource, KeySourceConfig, key_variable
-from nanonets_proxy.keys.vault import TOKEN_VARIABLE, VaultAuth, VaultKey, VaultPolicy
+from nanonets_proxy.keys.vault_policy import TOKEN_VARIABLE, VaultAuth, VaultPolicy
 from nanonets_proxy.settings.model.proxy import Settings
 
 
@@ -24,15 +22,22 @@ def secret_variables(environments: Iterable[str]) -> tuple[str, ...]:
 
 
 def _stores(settings: Settings, environ: Mapping[str, str]) -> list[KeySource]:
+    """Returns the configured stores. Their modules are imported only for them: few programs use a store."""
     stores: list[KeySource] = []
     refresh_s, timeout_s = settings.key_refresh, settings.key_timeout
     if settings.api_key_command:
+        from nanonets_proxy.keys.command import CommandKey, environment_of_command
+
         variables = environment_of_command(settings.api_key_command_variables, environ)
         command = tuple(shlex.split(settings.api_key_command))
         stores.append(CommandKey(command, refresh_s, timeout_s, variables))
     if settings.vault_path:
+        from nanonets_proxy.keys.vault import VaultKey
+
         stores.append(VaultKey(_vault_policy(settings, environ)))
     if settings.aws_secret:
+        from nanonets_proxy.keys.aws import AwsKey, AwsPolicy
+
         stores.append(
             AwsKey(
                 AwsPolicy(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from nanonets_proxy.keys.vault import VaultAuth
+from nanonets_proxy.keys.vault_policy import VaultAuth
 from nanonets_proxy.settings.loaded import LoadedSettings
 from nanonets_proxy.settings.model.proxy import Settings
 from nanonets_proxy.settings.sources import ENVIRONMENTS

@@ -8,8 +8,7 @@ from nanonets_proxy.core.access.caller_names import is_unproven
 from nanonets_proxy.core.access.caller_tokens import CallersByToken
 from nanonets_proxy.core.net.addresses import Listener, TcpListener
 from nanonets_proxy.core.ratelimit.scopes.static_limits import PAGES
-from nanonets_proxy.keys.files import os_fault, read_webhook_key
-from nanonets_proxy.keys.reloaded_file import read_caller_tokens
+from nanonets_proxy.keys.files import os_fault, read_caller_tokens, read_webhook_key
 from nanonets_proxy.server.tls import make_listener_context
 from nanonets_proxy.settings.errors import SettingsError
 from nanonets_proxy.settings.loaded import LoadedSettings

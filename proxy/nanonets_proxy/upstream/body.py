@@ -16,25 +16,12 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, Final, Protocol, Self, cast
 
 from nanonets_proxy.errors import InternalError
+from nanonets_proxy.upstream.policy import BodyPolicy
 
 _SPOOL_READ_BYTES: Final = 256 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class BodyPolicy:
-    """Limits of the copies: memory for one request, memory and disk for all, the largest body, files for all."""
-
-    memory_bytes: int
-    memory_total_bytes: int
-    spool_dir: Path
-    spool_total_bytes: int
-    replay_limit_bytes: int
-    spool_files: int
 
 
 class LostCopy(enum.StrEnum):

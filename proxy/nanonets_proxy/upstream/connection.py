@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Final
 
 from nanonets_proxy.core.api.unexpected import SEARCHED_BYTES
 from nanonets_proxy.errors import ProxyError
-from nanonets_proxy.upstream.errors import UpstreamBadReply
+from nanonets_proxy.upstream.errors import UpstreamBadReply, closed_early
 from nanonets_proxy.upstream.exchange import ConnectionState, Exchange
-from nanonets_proxy.upstream.response_errors import closed_early
 from nanonets_proxy.upstream.response_parser import ResponseState
 from nanonets_proxy.upstream.transport import read_last_bytes, wake
 

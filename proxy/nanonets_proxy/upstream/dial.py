@@ -16,7 +16,6 @@ from nanonets_proxy.core.http.head_writer import request_head
 from nanonets_proxy.core.net.address_ranges import is_loopback_address, is_public_address
 from nanonets_proxy.core.net.addresses import (
     EgressProxy,
-    Origin,
     bracketed,
     is_host_name,
     is_loopback,
@@ -35,6 +34,7 @@ from nanonets_proxy.upstream.errors import (
     UpstreamUnreachable,
 )
 from nanonets_proxy.upstream.exchange import ConnectionState
+from nanonets_proxy.upstream.policy import DialPolicy
 from nanonets_proxy.upstream.transport import BeforeTls, TlsLastBytes
 
 # RFC 8305 §5 recommends 250 ms before a parallel attempt with the next address.
@@ -47,24 +47,6 @@ _RESOLVER_ERRORS: Final = {getattr(socket, name): name for name in dir(socket) i
 _WITHOUT_CONNECTION: Final = (UpstreamDnsFailed, UpstreamRefused, UpstreamUnreachable, UpstreamConnectTimeout)
 _NO_HANDSHAKE: Final = "The TLS handshake with the upstream failed."
 _UNROUTABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL})
-
-
-@dataclass(frozen=True, slots=True)
-class DialPolicy:
-    """How to reach the upstream. `idle_timeout_s` applies to the connections' waits for body bytes.
-
-    `may_be_private`: the upstream's name may resolve to private addresses. `pins`: digests of the accepted public
-    keys, empty for any key. `ignored_variable`: the variable that names an egress proxy while the setting is empty.
-    """
-
-    origin: Origin
-    connect_timeout_s: float
-    idle_timeout_s: float
-    ca_file: Path | None = None
-    egress_proxy: EgressProxy | None = None
-    may_be_private: bool = False
-    pins: tuple[bytes, ...] = ()
-    ignored_variable: str = ""
 
 
 def make_tls_context(ca_file: Path | None) -> ssl.SSLContext:

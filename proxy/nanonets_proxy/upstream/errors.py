@@ -120,3 +120,15 @@ class UpstreamConnectTimeout(UpstreamTimeout):
     """The connection to the upstream could not be made in time."""
 
     proxy_error = "connection_timeout"
+
+
+def too_large() -> UpstreamReplyTooLarge:
+    return UpstreamReplyTooLarge("The upstream's header or trailer section is too large.", sent=True)
+
+
+def bad_response(message: str) -> UpstreamBadReply:
+    return UpstreamBadReply(message, sent=True)
+
+
+def closed_early() -> UpstreamClosed:
+    return UpstreamClosed("The upstream closed the connection before its response was complete.", sent=True)

@@ -1,18 +1,18 @@
 """Reads the heads of upstream responses: status lines and fields, as httptools reports them."""
 
-from typing import TYPE_CHECKING, Final
+import re
+from typing import Final
 
 import httptools
 
-from nanonets_proxy.upstream.response_errors import bad_response, status_line_error
+from nanonets_proxy.upstream.errors import UpstreamError, UpstreamUpgraded, bad_response
 from nanonets_proxy.upstream.response_head import NO_HEAD, FramingFields, ResponseHead, size_of
-
-if TYPE_CHECKING:
-    from nanonets_proxy.upstream.errors import UpstreamError
 
 # The most bytes of heads, chunk extensions and trailers that may arrive without a byte of body between them.
 MAX_HEAD_BYTES: Final = 64 * 1024
 _PROTOCOL: Final = b"HTTP"
+# RFC 9112 §4 allows a tab in a reason phrase, and no other control character. The parser allows all of them.
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class HeadParser:
@@ -76,7 +76,7 @@ class HeadParser:
         status, reason = self._parser.get_status_code(), self._reason
         if status != 200 or reason != b"OK" or not self._is_usual_start:
             protocol = _PROTOCOL if self._is_usual_start else self._protocol
-            self._error = status_line_error(protocol, self._parser.get_http_version(), status, reason)
+            self._error = _status_line_error(protocol, self._parser.get_http_version(), status, reason)
             if self._error is not None:
                 return None
         names, values, framing = tuple(self._names), tuple(self._values), self._framing
@@ -96,3 +96,19 @@ class HeadParser:
         head.content_type = None if type_at is None else values[type_at]
         head.is_chunked, head.has_advice = bool(codings_at), framing.has_advice
         return head
+
+
+def _status_line_error(protocol: bytes, version: str, status: int, reason: bytes) -> UpstreamError | None:
+    """Checks a status line that the parser accepted; returns None if it is valid.
+
+    `protocol` is the name before the slash, which for the parser may also be RTSP or ICE.
+    """
+    if protocol != b"HTTP" or version not in ("1.1", "1.0"):
+        return bad_response("The upstream's response is not HTTP/1.1 or HTTP/1.0.")
+    if status == 101:
+        return UpstreamUpgraded("The upstream switched protocols, which no request asked for.", sent=True)
+    if status < 100:
+        return bad_response("The upstream's response has no valid status code.")
+    if _CONTROL.search(reason):
+        return bad_response("The upstream's reason phrase contains control characters.")
+    return None

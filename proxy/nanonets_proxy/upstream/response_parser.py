@@ -21,8 +21,8 @@ from typing import Final
 import httptools
 
 from nanonets_proxy.core.http.chunked_reader import ChunkedReader, ChunksTooLarge, MalformedChunks
+from nanonets_proxy.upstream.errors import bad_response, closed_early, too_large
 from nanonets_proxy.upstream.head_parser import MAX_HEAD_BYTES, HeadParser
-from nanonets_proxy.upstream.response_errors import bad_response, closed_early, too_large
 from nanonets_proxy.upstream.response_head import NO_HEAD, ResponseHead, size_of
 
 _STATUSES_WITHOUT_BODY: Final = (204, 304)

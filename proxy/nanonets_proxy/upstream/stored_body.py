@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from nanonets_proxy.upstream.body import BodyBudget, BodyPolicy, RequestBody
+from nanonets_proxy.upstream.body import BodyBudget, RequestBody
+from nanonets_proxy.upstream.policy import BodyPolicy
 
 
 class _Ended:

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.redis_server import RedisServer
-from nanonets_proxy.core.access.daily_budget import BudgetRule, DailyBudget
+from nanonets_proxy.core.access.budget_rule import BudgetRule
+from nanonets_proxy.core.access.daily_budget import DailyBudget
 from support.commands.fleet_proxies import PATH, coordinated, fleet, until
 from support.gate.fleet_scene import FleetScene
 from support.gate.virtual_loop import run_virtually

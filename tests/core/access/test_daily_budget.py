@@ -3,7 +3,8 @@
 import pytest
 
 from nanonets_proxy.core.access import daily_budget as module
-from nanonets_proxy.core.access.daily_budget import BudgetRule, DailyBudget
+from nanonets_proxy.core.access.budget_rule import BudgetRule
+from nanonets_proxy.core.access.daily_budget import DailyBudget
 
 DAY_S = 86_400.0
 NOON_S = 20_000 * DAY_S + DAY_S / 2

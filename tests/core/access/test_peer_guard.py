@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.access.peer_guard import PeerGuard, PeerGuardPolicy
+from nanonets_proxy.core.access.peer_guard import PeerGuard
+from nanonets_proxy.core.access.peer_guard_policy import PeerGuardPolicy
 from nanonets_proxy.core.http.request_head import RequestHead, RequestHeads
 from nanonets_proxy.errors import (
     BadRequest,

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanonets_proxy.core.access import shared_counts as module
-from nanonets_proxy.core.access.daily_budget import BudgetRule, DailyBudget
+from nanonets_proxy.core.access.budget_rule import BudgetRule
+from nanonets_proxy.core.access.daily_budget import DailyBudget
 from nanonets_proxy.core.access.shared_counts import SharedCounts
 
 DAY_S = 86_400.0

@@ -22,7 +22,8 @@ from nanonets_proxy.core.keys.key_records import (
     Ruling,
     verdict_of,
 )
-from nanonets_proxy.core.keys.keyring import Keyring, KeyringPolicy
+from nanonets_proxy.core.keys.keyring import Keyring
+from nanonets_proxy.core.keys.keyring_policy import KeyringPolicy
 from nanonets_proxy.core.keys.known_keys import MOST_UNLISTED
 from nanonets_proxy.core.keys.reading_pace import LONGEST_PAUSE_S, ReadingPace
 

@@ -27,7 +27,8 @@ from nanonets_proxy.core.keys.key_records import (
     Purpose,
     Ruling,
 )
-from nanonets_proxy.core.keys.keyring import Keyring, KeyringPolicy
+from nanonets_proxy.core.keys.keyring import Keyring
+from nanonets_proxy.core.keys.keyring_policy import KeyringPolicy
 
 KEYS = [ApiKey.parse(f"key-{letter}", "test") for letter in "abcd"]
 MOST_ATTEMPTS = 40  # of one request: far more than a correct keyring needs

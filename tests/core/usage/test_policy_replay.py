@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanonets_proxy.core.access.access_rules import AccessRule, AccessRules
-from nanonets_proxy.core.access.daily_budget import BudgetRule
+from nanonets_proxy.core.access.budget_rule import BudgetRule
 from nanonets_proxy.core.api.routes import ROUTES, route_of
 from nanonets_proxy.core.usage.policy_replay import Rejection, beyond_budget, judge_route
 

@@ -8,7 +8,8 @@ import pytest
 
 from nanonets_proxy.errors import CallerTooSlow
 from nanonets_proxy.server.connection.body_stream import BodyStream
-from nanonets_proxy.server.connection.caller_body import BodyTimes, CallerBody
+from nanonets_proxy.server.connection.body_times import BodyTimes
+from nanonets_proxy.server.connection.caller_body import CallerBody
 from nanonets_proxy.server.connection.idle_timer import StallTimer
 from support.gate.virtual_loop import run_virtually
 

@@ -16,7 +16,8 @@ from nanonets_proxy.telemetry.ledger import ledger as ledger_module
 from nanonets_proxy.telemetry.ledger import writer as writer_module
 from nanonets_proxy.telemetry.ledger.batch import Batch
 from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
-from nanonets_proxy.telemetry.ledger.ledger import Attempt, Ledger, LedgerPolicy, Reports
+from nanonets_proxy.telemetry.ledger.ledger import Attempt, Ledger, Reports
+from nanonets_proxy.telemetry.ledger.policy import LedgerPolicy
 from nanonets_proxy.telemetry.ledger.reader import open_fault, open_ledger
 from nanonets_proxy.telemetry.ledger.writer import LedgerWriter
 from support.eventually import until

@@ -9,9 +9,11 @@ from nanonets_proxy.app.environment.certificate_alarm import CertificateAlarm
 from nanonets_proxy.core.access.access_rules import AccessRules
 from nanonets_proxy.core.access.caller_tokens import CallersByToken
 from nanonets_proxy.core.access.daily_budget import DailyBudget
-from nanonets_proxy.core.access.peer_guard import PeerGuard, PeerGuardPolicy
+from nanonets_proxy.core.access.peer_guard import PeerGuard
+from nanonets_proxy.core.access.peer_guard_policy import PeerGuardPolicy
 from nanonets_proxy.core.access.shared_counts import SharedCounts
-from nanonets_proxy.keys.reloaded_file import ReloadedFile, read_caller_tokens
+from nanonets_proxy.keys.files import read_caller_tokens
+from nanonets_proxy.keys.reloaded_file import ReloadedFile
 from nanonets_proxy.request.authorizer import Authorizer, AuthorizerPolicy
 from nanonets_proxy.server.connection_limits import ConnectionPolicy
 from nanonets_proxy.server.open_files import last_file, most_connections, open_files_limit

@@ -9,7 +9,7 @@ from nanonets_proxy.app.config import EnvironmentConfig
 from nanonets_proxy.keys.files import can_be_read_by_others
 from nanonets_proxy.server.open_files import CURE, open_files_limit
 from nanonets_proxy.telemetry.alerts import Alerts
-from nanonets_proxy.upstream.body import BodyPolicy, LostCopy
+from nanonets_proxy.upstream.body import LostCopy
 from nanonets_proxy.upstream.errors import (
     EgressProxyRefused,
     UpstreamDnsFailed,
@@ -17,6 +17,7 @@ from nanonets_proxy.upstream.errors import (
     UpstreamTlsCertificate,
     UpstreamTlsProtocol,
 )
+from nanonets_proxy.upstream.policy import BodyPolicy
 
 _CONSEQUENCE: Final = "; a request without a copy of its body is not sent again after a 429"
 

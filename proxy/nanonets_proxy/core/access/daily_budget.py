@@ -3,39 +3,16 @@
 With a usage ledger, the counts survive a restart. With `share`, all replicas of a fleet count together.
 """
 
-import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
-from nanonets_proxy.core.access.caller_names import check_name_in_settings
+from nanonets_proxy.core.access.budget_rule import BudgetRule
 from nanonets_proxy.core.access.shared_counts import SharedCounts
 from nanonets_proxy.core.usage.rollups import DAY_S, MAX_CALLERS, OTHER_CALLERS
 
-_RULE: Final = re.compile(r"(?:(?P<caller>\S+):\s+)?(?P<count>[0-9]{1,12})", re.ASCII)
 _OTHERS: Final = OTHER_CALLERS
 # A clock that jumps back finds its day again.
 _MAX_DAYS: Final = 4
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetRule:
-    """A caller's requests per day. If `caller` is None, for each caller without a rule of its own."""
-
-    caller: str | None
-    count: int
-
-    @classmethod
-    def parse(cls, text: str) -> Self:
-        """Parses `5000` or `billing: 5000`. Raises ValueError with a sentence that says what is wrong."""
-        match = _RULE.fullmatch(text.strip())
-        if match is None:
-            raise ValueError(f"{text!r} is not a daily budget: write 5000, or billing: 5000")
-        caller = match["caller"]
-        return cls(caller and check_name_in_settings(caller), int(match["count"]))
-
-    def __str__(self) -> str:
-        return str(self.count) if self.caller is None else f"{self.caller}: {self.count}"
 
 
 class DailyBudget:

@@ -6,12 +6,11 @@ resolves to loopback (DNS rebinding). The guard therefore checks Origin, and acc
 stranger can have (`own_names.py`).
 """
 
-import ipaddress
 import re
-from dataclasses import dataclass
 from typing import Final
 
 from nanonets_proxy.core.access.own_names import OwnNames, parse_address, peer_address, without_brackets
+from nanonets_proxy.core.access.peer_guard_policy import PeerGuardPolicy
 from nanonets_proxy.core.http.methods import REJECTED_METHODS, USUAL_METHODS, is_misspelled
 from nanonets_proxy.core.http.request_head import RequestHead
 from nanonets_proxy.core.net.addresses import is_host_name
@@ -23,28 +22,10 @@ from nanonets_proxy.errors import (
     MethodNotAllowed,
 )
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 _MAX_REMEMBERED = 1024
 _PATH = re.compile(rb"[/?#\\]")
 _PORT = re.compile(r":[0-9]{0,5}\Z")
 _NO_HOSTS: Final[frozenset[bytes]] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class PeerGuardPolicy:
-    """Which peers and host names are let in.
-
-    `allow_from`: networks that may call, besides loopback and unix sockets. `allowed_hosts`: host names, `*.suffix`
-    patterns and addresses to accept in addition to the local names. `allow_uids`: users that may call on a unix
-    socket; if empty, every user whom the socket file's permissions let in. `any_peer`: if `allow_from` is empty,
-    every address may call, because callers prove their identity otherwise.
-    """
-
-    allow_from: tuple[Network, ...] = ()
-    allowed_hosts: tuple[str, ...] = ()
-    allow_uids: frozenset[int] = frozenset()
-    any_peer: bool = False
 
 
 class PeerGuard:

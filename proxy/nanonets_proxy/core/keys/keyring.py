@@ -65,6 +65,7 @@ from nanonets_proxy.core.keys.key_records import (
     Purpose,
     Ruling,
 )
+from nanonets_proxy.core.keys.keyring_policy import KeyringPolicy
 from nanonets_proxy.core.keys.known_keys import KnownKeys
 
 # In Python 3.11 a lookup of an enum member on its class costs a function call.
@@ -72,18 +73,6 @@ _ACTIVE = KeyState.ACTIVE
 _ORDINARY, _CANDIDATE_PROBE, _REJECTED_PROBE, _REPEAT, _LAST_RESORT = Purpose
 _ACCEPTED, _REJECTED = KeyVerdict.ACCEPTED, KeyVerdict.REJECTED
 _NO_EVENTS: Final[Sequence[KeyEvent]] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class KeyringPolicy:
-    """`hold_s`: how long requests wait while no key is usable. `grace_s`: how long a replaced key is kept.
-
-    `requests_probe`: whether requests test a candidate; otherwise the key manager sends a probe of its own.
-    """
-
-    hold_s: float = 5.0
-    grace_s: float = 900.0
-    requests_probe: bool = True
 
 
 @dataclass(slots=True)

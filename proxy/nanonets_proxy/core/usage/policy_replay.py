@@ -11,7 +11,7 @@ from enum import IntEnum
 from typing import Final
 
 from nanonets_proxy.core.access.access_rules import NOT_ALLOWED, READ_ONLY, AccessRule
-from nanonets_proxy.core.access.daily_budget import BudgetRule
+from nanonets_proxy.core.access.budget_rule import BudgetRule
 from nanonets_proxy.core.http.methods import SAFE_METHODS
 from nanonets_proxy.core.usage.rollups import OTHER_METHODS
 

@@ -9,7 +9,7 @@ from nanonets_proxy.app.config import AuthorizerConfig, Config, EnvironmentConfi
 from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.core.net.addresses import TcpListener
 from nanonets_proxy.keys.source import BoundSource, NoKeyGiven
-from nanonets_proxy.keys.vault import TOKEN_VARIABLE, VaultKey
+from nanonets_proxy.keys.vault_policy import TOKEN_VARIABLE
 from nanonets_proxy.process.run.companion import Companion
 from nanonets_proxy.process.run.quick import PYTHON_PARSER
 
@@ -80,5 +80,9 @@ def is_certain_to_start(config: Config, environ: Mapping[str, str]) -> bool:
 
 def _variables_of_key_source(config: EnvironmentConfig) -> tuple[str, ...]:
     """Returns the variables with which a process could read the key from the same store."""
+    from nanonets_proxy.keys.vault import (
+        VaultKey,
+    )  # imported here: the settings reader needs only the function above
+
     is_vault = any(isinstance(store, VaultKey) for store in config.key_source_config.stores)
     return (TOKEN_VARIABLE,) if is_vault else ()

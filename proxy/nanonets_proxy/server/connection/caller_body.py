@@ -13,26 +13,16 @@ bytes. Only time in which the proxy waits for the caller counts:
 
 import asyncio
 import math
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 from nanonets_proxy.errors import CallerTooSlow
+from nanonets_proxy.server.connection.body_times import BodyTimes
 from nanonets_proxy.server.connection.caller_request import CallerRequest
 
 RATE_PERIOD_S: Final = 30.0
 _PAUSE_AFTER_S: Final = 0.05  # others then wait less than a tenth of a second for the place
 _RESUME_BYTES: Final = 1024
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-
-
-@dataclass(frozen=True, slots=True)
-class BodyTimes:
-    """How slowly a body may arrive."""
-
-    idle_timeout_s: float
-    timeout_s: float
-    min_rate_bytes_s: int
-    """0: no minimum."""
 
 
 class Place(Protocol):

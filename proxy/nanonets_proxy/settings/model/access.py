@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from nanonets_proxy.server.tls import ListenerTlsPolicy
+from nanonets_proxy.server.tls_policy import ListenerTlsPolicy
 from nanonets_proxy.settings.model.base import ProgramSettings
 from nanonets_proxy.settings.model.fields import (
     AccessRules,

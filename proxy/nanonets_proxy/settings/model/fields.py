@@ -14,9 +14,9 @@ from pydantic_core import CoreSchema, core_schema
 from pydantic_settings import NoDecode
 
 from nanonets_proxy.core.access.access_rules import AccessRule
+from nanonets_proxy.core.access.budget_rule import BudgetRule
 from nanonets_proxy.core.access.caller_names import check_name_in_settings
 from nanonets_proxy.core.access.caller_tokens import CallersByToken, CallerToken
-from nanonets_proxy.core.access.daily_budget import BudgetRule
 from nanonets_proxy.core.http.grammar import is_token
 from nanonets_proxy.core.http.path_pattern import check_path_pattern
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable

@@ -5,7 +5,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from nanonets_proxy.keys.vault import VaultAuth
+from nanonets_proxy.keys.vault_policy import VaultAuth
 from nanonets_proxy.settings.model.base import ProgramSettings
 from nanonets_proxy.settings.model.fields import (
     CommandLine,

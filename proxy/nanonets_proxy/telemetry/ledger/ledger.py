@@ -10,7 +10,6 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Protocol
 
 from nanonets_proxy.core.usage.rollups import (
@@ -28,17 +27,6 @@ MAX_PENDING: Final = 50_000
 """Rows that wait to be written: 10 seconds at 5,000 requests a second, and about 10 MiB."""
 _HANDOVER_S: Final = 0.5
 _LONG_S: Final = 0.3
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerPolicy:
-    """Where the ledger is, and what it keeps."""
-
-    path: Path
-    days: int
-    """How long rows and roll-ups are kept."""
-    max_rows: int
-    """The most rows that are kept; the roll-ups stay."""
 
 
 Labels = tuple[str, str, str, str]

@@ -17,7 +17,8 @@ from nanonets_proxy.telemetry.database_fault import DatabaseCorrupt, DatabaseFau
 from nanonets_proxy.telemetry.ledger.batch import Batch
 from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
 from nanonets_proxy.telemetry.ledger.file import put_aside
-from nanonets_proxy.telemetry.ledger.ledger import LedgerPolicy, Reports
+from nanonets_proxy.telemetry.ledger.ledger import Reports
+from nanonets_proxy.telemetry.ledger.policy import LedgerPolicy
 
 _RETRY_S: Final = 1.0
 _MAINTENANCE_INTERVAL_S: Final = 5.0

@@ -1,0 +1,15 @@
+"""The parameters of the usage ledger."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerPolicy:
+    """Where the ledger is, and what it keeps."""
+
+    path: Path
+    days: int
+    """How long rows and roll-ups are kept."""
+    max_rows: int
+    """The most rows that are kept; the roll-ups stay."""
