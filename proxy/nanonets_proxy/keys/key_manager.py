@@ -39,8 +39,7 @@ from nanonets_proxy.telemetry.key_status import KeyEntry, KeyMetrics, KeyStatus
 REREAD_WHILE_HOLDING_S: Final = 0.5
 
 # In Python 3.11 a lookup on the class costs a function call.
-_REJECTED: Final = KeyVerdict.REJECTED
-_RELAY: Final = Ruling.RELAY
+_REJECTED, _RELAY = KeyVerdict.REJECTED, Ruling.RELAY
 
 
 @dataclass(frozen=True, slots=True)
