@@ -14,7 +14,7 @@ PATH = "/api/v4/workflows"
 
 def test_each_environment_has_its_own_key_upstream_gate_and_metrics(call: Call, tmp_path: Path) -> None:
     (tmp_path / "staging-file").write_text("staging-key")
-    with sandbox(key="prod-key") as prod, sandbox("--limit", "1/1s", key="staging-key") as staging:
+    with sandbox(key="prod-key") as prod, sandbox("--limit", "1/1h", key="staging-key") as staging:
         config = tmp_path / "settings.toml"
         config.write_text(
             f'admin_listen = "127.0.0.1:0"\nlisten = "127.0.0.1:0"\n'

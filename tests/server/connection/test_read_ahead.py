@@ -9,7 +9,7 @@ from support.raw_caller import request
 from support.scripted_upstream import OK, ScriptedUpstream
 
 KIB = 1024
-TOO_MANY = b"HTTP/1.1 429 No\r\nRetry-After: 30\r\nContent-Length: 0\r\n\r\n"
+TOO_MANY = b"HTTP/1.1 429 No\r\nRetry-After: 600\r\nContent-Length: 0\r\n\r\n"
 
 
 @pytest.mark.parametrize("size", [1, 3 * KIB, 64 * KIB, 65 * KIB, 200 * KIB])
@@ -32,7 +32,7 @@ async def test_bytes_read_of_waiting_uploads_are_bounded_in_total() -> None:
     count, size = 120, 64 * KIB
     async with (
         ScriptedUpstream() as upstream,
-        running_proxy(upstream.origin, max_wait="60s") as proxy,
+        running_proxy(upstream.origin, max_wait="1h") as proxy,
         proxy.callers(count) as callers,
     ):
         await callers[0].send(request(b"POST", b"/x", body=b"first"))
