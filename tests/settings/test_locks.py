@@ -45,6 +45,13 @@ def test_a_lock_pins_every_requirement_with_hashes(name: str) -> None:
     assert unpinned == []
 
 
+def test_the_lock_of_an_extra_has_every_package_of_the_program() -> None:
+    program = _packages(ROOT / "requirements" / "run.txt")
+    extras = sorted(ROOT.glob("requirements/extra-*.txt"))
+    assert extras
+    assert {path.name: program - _packages(path) for path in extras} == {path.name: set() for path in extras}
+
+
 def test_the_bill_of_materials_lists_every_package_of_the_program_and_its_extras() -> None:
     lock = ROOT / "requirements" / "run.txt"
     extras = sorted(ROOT.glob("requirements/extra-*.txt"))
