@@ -29,6 +29,12 @@ def test_a_refusal_after_a_longer_interval_than_an_accepted_one_ends_the_search(
     assert notes(refusals) == [None] * 4
 
 
+def test_a_grant_after_the_refused_request_does_not_hide_the_interval_before_that() -> None:
+    """A refusal is known only after its travel time, and other requests were granted meanwhile."""
+    refusals = [([0.0, 0.5, 0.95], 0.9), ([2.0, 2.2], 2.3), ([3.0, 3.5], 3.6)]
+    assert notes(refusals) == [None] * 3
+
+
 def test_intervals_as_short_as_the_differences_of_travel_times_tell_nothing() -> None:
     refusals = [([number, number + 0.02], number + 0.021) for number in (0.0, 1.0, 2.0)]
     assert notes(refusals) == [None] * 3
