@@ -98,7 +98,7 @@ def main() -> int:
     print("Usual traffic: mean wait as a share of the oracle's, each plus a second / 429s per 1,000\n")
     _print_table(traffic_rows(SEEDS[:2]))
     print("Hints that are always of one length before windows of a minute, measured in the same way\n")
-    _print_table(misleading_rows(SEEDS[:2]))
+    _print_table(misleading_rows(SEEDS[:3]))
     own, missed_own = own_refusal_rows(SEEDS[:3])
     _print_table(own)
     pages, _ = page_rows(SEEDS[:4])
