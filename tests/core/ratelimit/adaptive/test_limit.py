@@ -206,3 +206,51 @@ def test_a_closure_with_a_refuted_hint_lasts_until_the_end_of_the_latest_such_hi
     refused_at(first, 60.4)
     limit.not_served(second, 60.4, Outcome.THROTTLED, 61.0, 30.0)
     assert limit.opens_at_s == 91.0
+
+
+def test_repeated_hints_of_an_overload_replace_no_limit_that_other_refusals_taught() -> None:
+    """The second such hint refutes the first one. That says nothing about a limit learned without such hints."""
+    limit = Limit(GatePolicy(max_in_flight=100, max_waiting=100), lambda: 0.0)
+    limit.state = LimitState.LEARNED
+    limit.estimate.set_known(60, 60.0, 60)
+
+    def grant(now: float) -> int:
+        limit.advance(now)
+        kind = limit.grant_kind(now)
+        assert kind is not None
+        return limit.grant(kind, now)
+
+    for number in range(50):
+        limit.served(grant(number / 50), number / 50 + 0.1)
+    for granted_s in (1.2, 2.4):
+        limit.not_served(grant(granted_s), granted_s, Outcome.THROTTLED, granted_s + 0.1, 1.0)
+    assert limit.estimate.hints.is_refuted(1.0)
+    granted_s = limit.opens_at_s
+    limit.served(grant(granted_s), granted_s + 0.1)
+    window = limit.estimate.window
+    assert window.period_s == 60.0
+    assert window.count >= 50
+
+
+def test_a_proven_limit_is_replaced_by_no_faster_one_after_an_odd_refusal() -> None:
+    """The first refusals came without hints, so the limit was uncertain until it was proven."""
+    limit = Limit(GatePolicy(max_in_flight=100, max_waiting=100), lambda: 0.0)
+
+    def grant(now: float) -> int:
+        limit.advance(now)
+        kind = limit.grant_kind(now)
+        assert kind is not None
+        return limit.grant(kind, now)
+
+    def refuse(now: float) -> None:
+        limit.not_served(grant(now), now, Outcome.THROTTLED, now + 0.1, None)
+        limit.served(grant(limit.opens_at_s), limit.opens_at_s + 0.1)
+
+    for number in range(20):
+        limit.served(grant(number / 5), number / 5 + 0.1)
+    refuse(4.0)
+    limit.estimate.set_known(60, 60.0, 60)
+    for number in range(50):
+        limit.served(grant(1000 + number / 50), 1000.1 + number / 50)
+    refuse(1001.1)
+    assert (limit.estimate.window.count, limit.estimate.window.period_s) == (50, 60.0)

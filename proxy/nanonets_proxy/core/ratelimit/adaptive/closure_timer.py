@@ -7,7 +7,7 @@
 | another one with such a hint | until the expected end of the period, if up to a second earlier |
 | of a limit probe, without a hint | until the expected end of the period |
 | any other without a hint | until the next usual end of a period, and at most 1, 2, 4, … 60 s |
-| of any kind, with a refuted hint (`hint_history.py`) | as without a hint, but as long as it says |
+| of any kind, with a refuted hint (`hint_history.py`) | as without a hint, but at least as long as it says |
 | of a burst of which few were accepted, if it would last about a second | a quarter of that |
 
 A burst of which few were accepted may have met a short interval between requests.
@@ -79,6 +79,7 @@ class ClosureTimer:
         "_backoff_s",
         "_early_refusals",
         "_ended_early",
+        "_first_hint_s",
         "_first_refused_s",
         "_is_unfounded",
         "_jitter",
@@ -100,6 +101,7 @@ class ClosureTimer:
         self._backoff_s = policy.backoff_first_s
         self._opened_early = False  # whether the latest closure ends before its hint
         self._early_refusals = 0
+        self._first_hint_s = 0.0  # of the closure that taught the first estimate; 0 if it had none
         self._first_refused_s: float | None = None  # of the latest closures, one after the other
         self._is_unfounded = False  # whether the estimate rests on closures without hints, or on refuted hints
         self._last_unhinted: Closure | None = None
@@ -154,7 +156,9 @@ class ClosureTimer:
         self._opened_early = False
         told_s = hint_s if hint_s is not None and 0 < hint_s < math.inf else 0.0
         after_previous = kind is _RECOVERY_PROBE and granted_at_s >= self.hinted_end_s
-        if estimate.hints.compare(told_s, after_previous=after_previous):
+        refutes = estimate.hints.compare(told_s, after_previous=after_previous)
+        if refutes and (not estimate.known or told_s == self._first_hint_s):
+            # An overload may send such hints too, so they refute no estimate that others taught.
             estimate.fit, self._is_unfounded = PeriodFit(), True
         if told_s and not estimate.hints.is_refuted(told_s):
             is_first = not estimate.known and told_s <= MAX_CHEAP_HINT_S
@@ -232,13 +236,14 @@ class ClosureTimer:
         if self.closure is not None:
             if self._first_refused_s is None:
                 self._first_refused_s = self.closure.granted_at_s
-                self._is_unfounded |= not estimate.known
+                self._is_unfounded = not estimate.known or (self._is_unfounded and not estimate.proven)
+            if not estimate.known:
+                self._first_hint_s = self.closure.closed_s if self.closure.hinted else 0.0
             ended_early, self._ended_early = self._ended_early, False
             if ended_early and estimate.known and self.closure.kind is GrantKind.UNPROVEN:
                 estimate.window.count_all()  # no period ended: some room had come back
-            elif (
-                self._tries is None or self.closure.kind is not _RECOVERY_PROBE
-            ):  # a refused early try has no lesson
+            elif self._tries is None or self.closure.kind is not _RECOVERY_PROBE:
+                # A refused early try has no lesson.
                 tries = self._tries if self.closure.closed_s > CHEAP_S else None
                 # Where the first limit probes must wait, early tries must not shift them to the middle of a period.
                 learn_from(estimate, self.closure, now if tries is None else max(now, tries.expected_s))
