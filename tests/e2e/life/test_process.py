@@ -40,7 +40,7 @@ def test_a_busy_port_is_one_sentence_and_exit_code_2(tmp_path: Path) -> None:
             ["serve", "--sandbox", "--listen", address, "--admin-listen", "off"], environment(), tmp_path
         )
     assert done.returncode == 2
-    assert done.stderr == f"nanonets-proxy: listen: {address} is already in use\n"
+    assert done.stderr == f"nanonets-proxy: listen: {address} is already in use (flag --listen)\n"
 
 
 def test_a_unix_socket_is_served_and_its_file_is_removed_at_the_end(tmp_path: Path) -> None:
