@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nanonets_proxy.core.http.request_head import RequestHeads
-from nanonets_proxy.core.http.trace_context import TraceContext, read_trace_context
+from nanonets_proxy.core.http.trace_context import TraceContext, read_trace_context, span_number
 
 TRACE, PARENT, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", "00f067aa0ba902b7"
 
@@ -76,6 +76,10 @@ def test_what_goes_upstream_reads_back_as_the_same_trace(trace: bytes, parent: b
     names, values = zip(*(line.split(b": ") for line in context.fields_for(SPAN).split(b"\r\n")[:-1]), strict=True)
     assert names == (b"traceparent", b"tracestate")
     assert read_trace_context(values[0], values[1:]) == TraceContext(trace.hex(), SPAN, flags, b"a=1")
+
+
+def test_all_waits_and_attempts_beyond_the_most_have_the_same_number() -> None:
+    assert [span_number(number) for number in (1, 65535, 65536)] == [b"\x00\x01", b"\xff\xff", b"\xff\xff"]
 
 
 def test_two_traceparents_are_none() -> None:

@@ -203,6 +203,16 @@ def test_a_substitute_that_fails_is_replaced() -> None:
     assert (substitute.state, ticket.own_refusals) == (TicketState.ENDED, 1)
 
 
+def test_after_seven_requests_of_the_same_caller_and_kind_the_eighth_is_the_substitute() -> None:
+    """They may be refused for the same reason, but another one may never come."""
+    scene = Scene()
+    ticket = doubtful(scene)
+    for accepted in range(1, 9):
+        scene.ask(ticket.kind)
+        scene.serve(*scene.poll())
+        assert ticket.own_refusals == (accepted == 8)
+
+
 def test_a_substitute_without_a_response_is_accepted_by_timeout() -> None:
     scene = Scene()
     ticket = doubtful(scene)
