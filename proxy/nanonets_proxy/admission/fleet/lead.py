@@ -130,9 +130,9 @@ class Lead:
         places = self.host.places + policy.max_in_flight
         self.host.home.room.change_policy(leader_policy(policy, places, self.replicas))
 
-    def _count(self, others: int) -> None:
-        """Notes how many other replicas of this fleet are here."""
-        count, now_s = others + 1, self._loop.time()
+    def _count(self, members: int) -> None:
+        """Notes how many replicas of this fleet are here, besides this one."""
+        count, now_s = members + 1, self._loop.time()
         if count >= self.replicas or self._most_replicas_at_s + _REPLICAS_KEPT_S < now_s:
             self.replicas, self._most_replicas_at_s = count, now_s
 

@@ -38,11 +38,10 @@ class Aging:
         whole age.
         """
         self._remember(wall_s - steady_s, steady_s)
-        lowest_s = min(offsets.lowest_s for offsets in self._offsets)
+        first_s = steady_s + min(offsets.lowest_s for offsets in self._offsets) - self.age_s
         if steady_s - self._started_s < self.age_s:
-            return steady_s + lowest_s - self.age_s, math.inf
-        highest_s = max(offsets.highest_s for offsets in self._offsets)
-        return steady_s + lowest_s - self.age_s, steady_s + highest_s + STEP_S
+            return first_s, math.inf
+        return first_s, steady_s + max(offsets.highest_s for offsets in self._offsets) + STEP_S
 
     def _remember(self, offset_s: float, steady_s: float) -> None:
         if not self._offsets:

@@ -80,9 +80,8 @@ def is_certain_to_start(config: Config, environ: Mapping[str, str]) -> bool:
 
 def _variables_of_key_source(config: EnvironmentConfig) -> tuple[str, ...]:
     """Returns the variables with which a process could read the key from the same store."""
-    from nanonets_proxy.keys.vault import (
-        VaultKey,
-    )  # imported here: the settings reader needs only the function above
+    # Imported here: the reader of the settings needs only `is_certain_to_start`.
+    from nanonets_proxy.keys.vault import VaultKey
 
     is_vault = any(isinstance(store, VaultKey) for store in config.key_source_config.stores)
     return (TOKEN_VARIABLE,) if is_vault else ()
