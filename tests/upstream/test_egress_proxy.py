@@ -4,8 +4,11 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 
+from nanonets_proxy.app.environment.faults import report_dial_failure
 from nanonets_proxy.core.net.addresses import EgressProxy, Origin
+from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.upstream.dial import Dialer
 from nanonets_proxy.upstream.errors import (
     EgressProxyRefused,
@@ -157,6 +160,11 @@ async def test_a_refused_tunnel_reports_the_proxys_status(status: int) -> None:
         error = await failure_of(dialer(proxy))
     assert type(error) is EgressProxyRefused
     assert error.details == {"received_status": status}
+    assert error.message == f"The egress proxy refused the tunnel to the upstream with {status}."
+    alerts = Alerts(CollectorRegistry())
+    report_dial_failure(alerts, "https://upstream.example", error)
+    (alert,) = alerts.to_json()
+    assert ("check the user and the password" in alert["advice"]) == (status == 407)
 
 
 def says(response: bytes) -> Script:

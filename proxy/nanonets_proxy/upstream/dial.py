@@ -228,8 +228,9 @@ class Dialer:
         if status is None:
             raise EgressProxyRefused(_NO_TUNNEL)
         if not status[1].startswith(b"2"):
+            received = int(status[1])
             raise EgressProxyRefused(
-                "The egress proxy refused the tunnel to the upstream.", received_status=int(status[1])
+                f"The egress proxy refused the tunnel to the upstream with {received}.", received_status=received
             )
 
 

@@ -19,6 +19,7 @@ from nanonets_proxy.upstream.errors import (
 )
 from nanonets_proxy.upstream.policy import BodyPolicy
 
+_CREDENTIALS_DEMANDED: Final = 407
 _CONSEQUENCE: Final = "; a request without a copy of its body is not sent again after a 429"
 
 
@@ -51,6 +52,8 @@ def report_dial_failure(alerts: Alerts, upstream: str, error: UpstreamError) -> 
             "check the host name in upstream, ca_file, upstream_pins, this machine's clock, and whether something "
             "on the way intercepts TLS"
         )
+    elif error.details.get("received_status") == _CREDENTIALS_DEMANDED:
+        advice = "check the user and the password in egress_proxy: http://USER:PASSWORD@HOST:PORT"
     elif isinstance(error, EgressProxyRefused) or error.details.get("during") == "tunnel":
         advice = "check egress_proxy and the rules of that proxy"
     else:
