@@ -21,13 +21,13 @@ LIST = "/api/v4/workflows"
 class Scene:
     """A ledger of five weeks in which `billing` lists workflows: 200 an hour by day, and 2 by night."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, days: int = 35) -> None:
         self.path = path
         self.database = LedgerDatabase(path, 10_000, 10_000_000)
         self.alerts = Alerts(CollectorRegistry())
         budget = DailyBudget([BudgetRule.parse("billing: 1500")])
         self.alarms = UsageAlarms(path, {"": Watched(self.alerts, budget.limit_of)})
-        hours = {hour: 200 if 7 <= hour % 24 < 19 else 2 for hour in range(NOW_H - 35 * 24, NOW_H - NOW_H % 24)}
+        hours = {hour: 200 if 7 <= hour % 24 < 19 else 2 for hour in range(NOW_H - days * 24, NOW_H - NOW_H % 24)}
         self.write({(("", "billing", "GET", LIST, "2xx"), hour): count for hour, count in hours.items()})
 
     def add(
@@ -74,6 +74,25 @@ async def test_an_hour_far_above_the_past_is_an_alarm_once(scene: Scene) -> None
     assert await scene.judge() == expected
     assert await scene.judge() == expected
     assert {alert["times"] for alert in scene.alerts.to_json()} == {1}
+
+
+@pytest.mark.parametrize("wrong_h", [10, NOW_H + 30 * 8766])
+async def test_hours_of_a_wrong_clock_do_not_end_the_first_week(tmp_path: Path, wrong_h: int) -> None:
+    """A machine without a clock of its own starts in 1970; another one may be decades ahead for a while."""
+    scene = Scene(tmp_path / "young.db", days=0)
+    for hour in (wrong_h, NOW_H - 24):
+        scene.add(hour, 2)
+    scene.add(NOW_H, 650)
+    scene.add(NOW_H, 1, caller="10.0.0.9")
+    assert await scene.judge() == {}
+    scene.database.close()
+
+
+async def test_while_the_clock_is_decades_ahead_there_is_no_past_to_compare_with(scene: Scene) -> None:
+    scene.add(NOW_H + 30 * 8766, 650)
+    assert await scene.judge(NOW_S + 30 * 8766 * 3600) == {}
+    scene.add(NOW_H, 190)
+    assert await scene.judge() == {}, "after the clock was set right"
 
 
 async def test_a_busy_night_is_an_alarm(scene: Scene) -> None:

@@ -23,8 +23,10 @@ _HOURLY: Final = (
 def read_facts(ledger: LedgerReader, environment: str, now_s: float, limit_of: LimitOf) -> Facts:
     """Returns the facts of the current hour. Raises sqlite3.Error."""
     now_h = int(now_s) // HOUR_S
+    # Only the past that counts: a clock that was wrong for a while must not make a young ledger old.
     (first_h,) = ledger.execute(
-        "SELECT min(first_hour) FROM series WHERE cut = 0 AND environment = ?", environment
+        "SELECT min(hour) FROM hour_total WHERE environment = ? AND hour BETWEEN ? AND ?",
+        *(environment, now_h - PAST_DAYS * DAY_H, now_h),
     ).fetchone()
     if first_h is None:
         return Facts(age_h=0)
