@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 import structlog
@@ -12,9 +13,7 @@ from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.ledger.ledger import Ledger, LedgerStatus
 from nanonets_proxy.telemetry.ledger.policy import LedgerPolicy
 
-_ADVICE: Final = (
-    "make room on the file's disk, or make the file writable; requests are served as before, but not counted"
-)
+_CONSEQUENCE: Final = "; requests are served as before, but not counted"
 _BUDGET_ADVICE: Final = "daily_budget counts from 0 again; restart the proxy when the file can be read"
 # The machine's clock may be wrong at start, so the budgets also get the last days of the file.
 _RESTORED_DAYS: Final = 2
@@ -45,7 +44,9 @@ class UsageLedger:
             pass
         except DatabaseFault as fault:
             self._unrestored = str(fault)
-        self.ledger = Ledger(lambda reports: LedgerWriter(policy, reports), self._on_stop, self._on_resume)
+        self.ledger = Ledger(
+            lambda reports: LedgerWriter(policy, reports), self._on_stop, self._on_resume, self._on_damage
+        )
 
     def requests_by_day(self, environment: str) -> Mapping[int, Mapping[str, int]]:
         """Returns how many requests callers had sent before the start, by day since 1970 and caller."""
@@ -64,14 +65,22 @@ class UsageLedger:
         if self._unrestored is not None:
             alerts.report("budget_not_restored", _BUDGET_ADVICE, lasting=True, reason=self._unrestored)
 
-    def _on_stop(self, fault: str) -> None:
+    def _on_stop(self, fault: str, cure: str) -> None:
         if self.alerts is not None:
-            self.alerts.report("ledger_stopped", _ADVICE, lasting=True, path=str(self.path), reason=fault)
+            advice = cure + _CONSEQUENCE
+            self.alerts.report("ledger_stopped", advice, lasting=True, path=str(self.path), reason=fault)
 
     def _on_resume(self, lost: int) -> None:
         if self.alerts is not None:
             self.alerts.end("ledger_stopped")
         self._log.info("ledger_resumed", path=str(self.path), lost=lost)
+
+    def _on_damage(self, aside: Path, reason: str) -> None:
+        if self.alerts is not None:
+            advice = (
+                f"look for the cause, such as a failing disk; a new file begins, and the old one is now {aside}"
+            )
+            self.alerts.report("ledger_put_aside", advice, path=str(self.path), aside=str(aside), reason=reason)
 
     def close(self) -> None:
         """Writes what is left, within a few seconds."""

@@ -11,6 +11,9 @@ _SHARED_MEMORY_FULL: Final = sqlite3.SQLITE_IOERR_SHMSIZE
 class DatabaseFault(Exception):
     """The file cannot be used. The message is the end of a sentence that starts with the file's name."""
 
+    cure = "name a file that the proxy may write, or make this one writable"
+    """What an operator can do, as the start of an advice."""
+
 
 class DatabaseCorrupt(DatabaseFault):
     """The file is damaged, or has another format."""
@@ -19,8 +22,25 @@ class DatabaseCorrupt(DatabaseFault):
 class DiskFull(DatabaseFault):
     """The disk has no room."""
 
+    cure = "make room on the file's disk"
+
     def __init__(self) -> None:
         super().__init__("cannot be written: the disk is full")
+
+
+class ForeignFile(DatabaseFault):
+    """The file belongs to another program or to a newer version, and is left alone."""
+
+    cure = "name another file, or move this one away"
+
+
+class FileLocked(DatabaseFault):
+    """Another process holds the file's lock for too long."""
+
+    cure = "find the process that has the file open"
+
+    def __init__(self) -> None:
+        super().__init__("is locked by another process")
 
 
 def fault_of(error: sqlite3.Error | OSError) -> DatabaseFault:
@@ -40,7 +60,7 @@ def fault_of(error: sqlite3.Error | OSError) -> DatabaseFault:
         case sqlite3.SQLITE_READONLY:
             return DatabaseFault("cannot be written: it is read-only")
         case sqlite3.SQLITE_BUSY | sqlite3.SQLITE_LOCKED:
-            return DatabaseFault("is locked by another process")
+            return FileLocked()
         case sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM | sqlite3.SQLITE_AUTH:
             return DatabaseFault("cannot be opened: permission denied, or its directory is missing or read-only")
         case _:

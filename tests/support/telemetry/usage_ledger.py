@@ -30,11 +30,15 @@ class WriteAtOnce:
         self._database.close()
 
 
+def ignore(*_: object) -> None:
+    """Takes a report of a ledger."""
+
+
 def record(path: Path, use: Callable[[Ledger], object]) -> None:
     """Calls `use` with a ledger, and closes the ledger."""
 
     async def run() -> None:
-        ledger = Ledger(lambda reports: WriteAtOnce(path, reports), lambda _: None, lambda _: None)
+        ledger = Ledger(lambda reports: WriteAtOnce(path, reports), ignore, ignore, ignore)
         use(ledger)
         ledger.close()
 

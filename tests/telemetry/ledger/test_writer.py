@@ -21,8 +21,7 @@ from nanonets_proxy.telemetry.ledger.policy import LedgerPolicy
 from nanonets_proxy.telemetry.ledger.reader import open_fault, open_ledger
 from nanonets_proxy.telemetry.ledger.writer import LedgerWriter
 from support.eventually import until
-from support.log_capture import captured_log
-from support.telemetry.usage_ledger import record, rows, send
+from support.telemetry.usage_ledger import ignore, record, rows, send
 
 HOUR = 400_000
 NOW_S = 1_790_000_000
@@ -64,15 +63,24 @@ def read(path: Path) -> bytes:
 
 
 class Running:
-    """A ledger with its thread. `stopped` and `resumed` are what it reported."""
+    """A ledger with its thread. `stopped`, `resumed` and `damaged` are what it reported."""
 
     def __init__(self, path: Path) -> None:
         self.stopped: list[str] = []
+        self.cures: list[str] = []
+        self.damaged: list[tuple[Path, str]] = []
         self.resumed: list[int] = []
         policy = LedgerPolicy(path, 400, 10_000_000)
         self.ledger = Ledger(
-            lambda reports: self._note(LedgerWriter(policy, reports)), self.stopped.append, self.resumed.append
+            lambda reports: self._note(LedgerWriter(policy, reports)),
+            self._on_stop,
+            self.resumed.append,
+            lambda aside, reason: self.damaged.append((aside, reason)),
         )
+
+    def _on_stop(self, fault: str, cure: str) -> None:
+        self.stopped.append(fault)
+        self.cures.append(cure)
 
     def _note(self, writer: LedgerWriter) -> LedgerWriter:
         self.writer = writer
@@ -102,12 +110,11 @@ def test_a_full_disk_is_named_and_the_batch_can_be_written_later(database: Ledge
 @pytest.mark.parametrize("start", [b"SQLite format 3\0", bytes(16)])
 async def test_a_damaged_file_is_put_aside_and_the_batch_is_in_the_new_one(start: bytes, path: Path) -> None:
     write(path, start + b"no database" * 1000)
-    with captured_log() as log:
-        running = Running(path)
-        running.record()
-        running.ledger.close()
-        assert (event := log.events("ledger_put_aside")[0])["aside"] == f"{path}.bad"
-    assert event["reason"] == "is damaged, or no database"
+    running = Running(path)
+    running.record()
+    running.ledger.close()
+    await until(lambda: bool(running.damaged))
+    assert running.damaged == [(Path(f"{path}.bad"), "is damaged, or no database")]
     assert len(rows(path)) == 1
     assert read(Path(f"{path}.bad")) == start + b"no database" * 1000
     assert running.stopped == []
@@ -141,6 +148,7 @@ async def test_a_file_of_another_program_is_left_alone(
     await until(lambda: bool(running.stopped))
     running.ledger.close()
     assert running.stopped == [fault]
+    assert running.cures == ["name another file, or move this one away"]
     assert folder_of(path) == before
 
 
@@ -322,7 +330,7 @@ async def test_the_usage_of_today_is_reported_also_when_nothing_is_sent_any_more
 ) -> None:
     monkeypatch.setattr(writer_module, "_MAINTENANCE_INTERVAL_S", 0.5)
     ledger = Ledger(
-        lambda reports: LedgerWriter(LedgerPolicy(path, 400, 10_000_000), reports), lambda _: None, lambda _: None
+        lambda reports: LedgerWriter(LedgerPolicy(path, 400, 10_000_000), reports), ignore, ignore, ignore
     )
     for _ in range(2):  # the second batch comes before another report is due
         send(ledger)
@@ -337,7 +345,7 @@ async def test_the_usage_of_today_is_reported_also_when_nothing_is_sent_any_more
 
 
 async def test_attempts_are_handed_over_within_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    ledger, loop = Ledger(Collected, lambda _: None, lambda _: None), ManualLoop()
+    ledger, loop = Ledger(Collected, ignore, ignore, ignore), ManualLoop()
     monkeypatch.setattr(time, "time", lambda: NOW_S + loop.now_s)
     ledger._loop = loop  # type: ignore[assignment]  # has the methods that the ledger calls
     send(ledger)

@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from nanonets_proxy.telemetry.database_fault import DatabaseFault
+from nanonets_proxy.telemetry.database_fault import DatabaseFault, ForeignFile
 from nanonets_proxy.telemetry.ledger.batch import ROW_WIDTH
 
 SCHEMA_VERSION: Final = 1
@@ -67,7 +67,7 @@ def check_start(start: bytes) -> None:
     A power cut may leave zeros at the start of a database, so a file of zeros counts as damaged, not as foreign.
     """
     if start.strip(b"\0") and start != _MAGIC:
-        raise DatabaseFault("is a file of another program")
+        raise ForeignFile("is a file of another program")
 
 
 def check_identity(connection: sqlite3.Connection, *, may_be_empty: bool) -> bool:
@@ -80,9 +80,9 @@ def check_identity(connection: sqlite3.Connection, *, may_be_empty: bool) -> boo
             raise NoLedger("is empty: no attempt has been recorded there")
         return False
     if application != _APPLICATION_ID:
-        raise DatabaseFault("is a database of another program")
+        raise ForeignFile("is a database of another program")
     if version > SCHEMA_VERSION:
-        raise DatabaseFault(
+        raise ForeignFile(
             f"was written by a newer version of nanonets-proxy (schema {version}, not {SCHEMA_VERSION})"
         )
     return True

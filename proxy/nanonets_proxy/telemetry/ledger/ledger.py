@@ -10,6 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 from nanonets_proxy.core.usage.rollups import (
@@ -27,7 +28,7 @@ MAX_PENDING: Final = 50_000
 """Rows that wait to be written: 10 seconds at 5,000 requests a second, and about 10 MiB."""
 _HANDOVER_S: Final = 0.5
 _LONG_S: Final = 0.3
-
+_SLOW_CURE: Final = "look for a slow disk, or for another process that locks the file"
 
 Labels = tuple[str, str, str, str]
 """Environment, caller, method, route, as a request has them."""
@@ -117,13 +118,18 @@ class Attempt:
 
 
 class Ledger:
-    """The ledger of a process. Calls `on_stop` and `on_resume`, with the fault and with the lost attempts."""
+    """The ledger of a process.
+
+    It calls `on_stop` with a fault and its cure, `on_resume` with the number of lost attempts, and `on_damage` with
+    the new name of a damaged file and what was wrong with it.
+    """
 
     def __init__(
         self,
         make_writer: "Callable[[Reports], BatchWriter]",
-        on_stop: Callable[[str], None],
+        on_stop: Callable[[str, str], None],
         on_resume: Callable[[int], None],
+        on_damage: Callable[[Path, str], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_stop, self._on_resume = on_stop, on_resume
@@ -144,7 +150,7 @@ class Ledger:
         self._lost_before = 0
         self._fault: str | None = None
         self._day_usage = DayUsage(-1, {})
-        self._writer = make_writer(Reports(self._loop, self._on_written, self._stop, self._note_usage))
+        self._writer = make_writer(Reports(self._loop, self._on_written, self._stop, on_damage, self._note_usage))
 
     def status(self) -> LedgerStatus:
         """Returns whether the ledger works."""
@@ -185,7 +191,7 @@ class Ledger:
             del self.running[attempt]
             self._lost += 1
         attempt.requests = 0
-        self._stop("does not take rows as fast as requests are sent")
+        self._stop("does not take rows as fast as requests are sent", _SLOW_CURE)
 
     def _series(self, labels: Labels, status: str) -> Series:
         environment, caller, method, route = labels
@@ -233,11 +239,11 @@ class Ledger:
             self._on_resume(self._lost - self._lost_before)
             self._lost_before = self._lost
 
-    def _stop(self, fault: str) -> None:
+    def _stop(self, fault: str, cure: str) -> None:
         """Reports a fault, once until the ledger resumes."""
         if self._fault is None:
             self._fault = fault
-            self._on_stop(fault)
+            self._on_stop(fault, cure)
 
 
 class Reports:
@@ -247,12 +253,14 @@ class Reports:
         self,
         loop: asyncio.AbstractEventLoop,
         written: Callable[[int], None],
-        fault: Callable[[str], None],
+        fault: Callable[[str, str], None],
+        put_aside: Callable[[Path, str], None],
         usage: Callable[[DayUsage], None],
     ) -> None:
         self._loop = loop
         self._written = written
         self._fault = fault
+        self._put_aside = put_aside
         self._usage = usage
 
     def written(self, rows: int) -> None:
@@ -260,10 +268,15 @@ class Reports:
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._written, rows)
 
-    def fault(self, sentence: str) -> None:
+    def fault(self, sentence: str, cure: str) -> None:
         """Reports that nothing can be written; the sentence starts with the file's name."""
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(self._fault, sentence)
+            self._loop.call_soon_threadsafe(self._fault, sentence, cure)
+
+    def put_aside(self, aside: Path, reason: str) -> None:
+        """Reports that the file was damaged and now has the name `aside`."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._put_aside, aside, reason)
 
     def usage(self, usage: DayUsage) -> None:
         """Reports the usage of the current day."""

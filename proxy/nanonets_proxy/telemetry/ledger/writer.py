@@ -10,8 +10,6 @@ import time
 from contextlib import suppress
 from typing import Final
 
-import structlog
-
 from nanonets_proxy.core.usage.rollups import DAY_S
 from nanonets_proxy.telemetry.database_fault import DatabaseCorrupt, DatabaseFault, fault_of
 from nanonets_proxy.telemetry.ledger.batch import Batch
@@ -31,7 +29,6 @@ class LedgerWriter:
     def __init__(self, policy: LedgerPolicy, reports: Reports) -> None:
         self._policy = policy
         self._reports = reports
-        self._log = structlog.get_logger()
         self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._closing = threading.Event()
         self._database: LedgerDatabase | None = None
@@ -126,9 +123,9 @@ class LedgerWriter:
             except OSError as error:
                 fault = fault_of(error)
             else:
-                self._log.warning("ledger_put_aside", path=str(path), aside=str(aside), reason=str(fault))
+                self._reports.put_aside(aside, str(fault))
                 return fault
-        self._reports.fault(str(fault))
+        self._reports.fault(str(fault), fault.cure)
         return fault
 
     def _close_database(self) -> None:
