@@ -194,7 +194,7 @@ class Program:
         needs_restart = [change.name for change in new.needs_restart]
         self._log.info("settings_reloaded", changed=_shown(new.applied), needs_restart=_shown(new.needs_restart))
         if needs_restart:
-            advice, alerts = "restart the proxy to apply these settings", self.environments[0].alerts
+            advice, alerts = f"restart the proxy to apply {', '.join(needs_restart)}", self.environments[0].alerts
             alerts.report("restart_needed", advice, log_always=True, settings=needs_restart)
 
     @property

@@ -117,6 +117,7 @@ def test_a_setting_that_needs_a_restart_is_named_and_stays(call: Call, tmp_path:
         result = settings_of(call, proxy)
         assert (result["changed"], result["needs_restart"]) == (["max_wait"], ["state_file"])
         event = proxy.wait_for("restart_needed", settings=["state_file"])
+        assert event["advice"] == "restart the proxy to apply state_file"  # the status shows only the advice
         assert event["level"] == "warning"
         address = proxy.admin_url.removeprefix("http://")
         with running(["reload", "--admin-listen", address], environment(), is_forked=True) as command:
