@@ -217,10 +217,15 @@ async def test_the_page_fits_each_width_and_follows_the_theme(width: int, scheme
     ):
         await page.shows("Waiting")
         assert await page.js("document.documentElement.scrollWidth") <= width
+        assert await page.js(_CUT_OFF) == []
         ground = await page.js("getComputedStyle(document.body).backgroundColor")
         red = int(re.findall(r"\d+", ground)[0])
         assert red > 200 if scheme == "light" else red < 60
         assert await page.js(_LOWEST_CONTRAST) >= 4.5, "WCAG 2.2, 1.4.3"
+
+
+_CUT_OFF = """[...document.querySelectorAll(".scroll")].filter(part => part.scrollWidth > part.clientWidth)
+  .map(part => part.ariaLabel)"""
 
 
 _LOWEST_CONTRAST = """(() => {
