@@ -67,18 +67,25 @@ def test_the_help_of_a_serving_command_lists_its_settings(command: str, run) -> 
         ("healthcheck", "healthcheck [flags]", {"--help", "--config"}),
         ("reload", "reload [flags]", {"--help", "--config"}),
         ("token", "token NAME [flags]", {"--help"}),
+        ("policy test", "policy test FILE [flags]", {"--help", "--json", "--since", "--until"}),
     ],
 )
 def test_the_help_of_any_other_command_lists_only_its_own_flags(
     command: str, usage: str, own: set[str], run
 ) -> None:
-    done = run(command, "--help")
+    done = run(*command.split(), "--help")
     assert done.returncode == OK
     assert done.stdout.startswith(f"usage: nanonets-proxy {usage}\n")
     flags = done.stdout.partition("options:")[2].partition("\n\n")[0]
     assert set(re.findall(r"--[a-z-]+", flags)) == own
     shown = " ".join(done.stdout.split())
     assert ("flags of all settings too. `nanonets-proxy serve --help` lists" in shown) == (command != "token")
+
+
+@pytest.mark.parametrize(("command", "argument"), [("token", "NAME"), ("policy test", "FILE")])
+def test_the_help_explains_the_argument_of_a_command(command: str, argument: str, run) -> None:
+    shown = run(*command.split(), "--help").stdout
+    assert re.search(rf"^  {argument} +\w+", shown, re.MULTILINE)
 
 
 @pytest.mark.parametrize("flag", ["-h", "--help"])

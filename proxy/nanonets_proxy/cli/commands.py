@@ -256,7 +256,10 @@ _COMMANDS: Final = {
         },
     ),
     "token": Command(
-        "make a token for the caller NAME, and its entry for caller_tokens", None, _token, argument="NAME"
+        "make a token for the caller NAME, and its entry for caller_tokens",
+        None,
+        _token,
+        argument=("NAME", "the caller's name in rules, budgets, the queue and the log"),
     ),
     "reload": Command("make a running proxy read its settings and keys again now", Settings, _reload),
     "restart": Command(
@@ -280,7 +283,8 @@ _COMMANDS: Final = {
         "list past requests that the policy of a settings file would reject, from the ledger",
         Settings,
         _policy_test,
-        argument="FILE",
+        argument=("FILE", "a settings file with the policy to test, and with the ledger, unless --ledger names it"),
+        argument_is_config=True,
         switches={"--json": "print JSON"},
         options={
             "--since": ("TIME", "the beginning of the range, as for `usage` [7d]"),

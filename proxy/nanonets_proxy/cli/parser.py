@@ -1,7 +1,7 @@
 """Parses the command line: one parser for each command, and one sentence for each mistake."""
 
 import re
-from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -82,8 +82,10 @@ class Command:
     """The command's own flags, which take no value, and their help texts."""
     options: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """The command's own flags that take a value: the name of the value, and the help text."""
-    argument: str = ""
-    """The name of the command's required argument. Empty: it has none."""
+    argument: tuple[str, str] | None = None
+    """The name and the help text of the command's required argument, if it has one."""
+    argument_is_config: bool = False
+    """The argument names the settings file, so the help has no `--config`."""
     usage_end: str = ""
     """What follows the flags in the usage line."""
     help_lists_settings: bool = False
@@ -161,7 +163,9 @@ def _command_parser(name: str, command: Command, arguments: Sequence[str]) -> tu
     takes_hidden_flags = command.settings_kind is not None and not command.help_lists_settings
     parser = _Parser(
         prog=f"{PROGRAM} {name}",
-        usage=" ".join(filter(None, (PROGRAM, name, command.argument, "[flags]", command.usage_end))),
+        usage=" ".join(
+            filter(None, (PROGRAM, name, command.argument and command.argument[0], "[flags]", command.usage_end))
+        ),
         description=f"{command.summary[0].upper()}{command.summary[1:]}.",
         epilog=_MORE_FLAGS if takes_hidden_flags else _FORMS if command.help_lists_settings else None,
         allow_abbrev=False,
@@ -171,11 +175,11 @@ def _command_parser(name: str, command: Command, arguments: Sequence[str]) -> tu
     for flag, (metavar, help_text) in command.options.items():
         parser.add_argument(flag, metavar=metavar, help=help_text)
     if command.argument:
-        parser.add_argument("argument", metavar=command.argument)
+        name_of_argument, help_text = command.argument
+        parser.add_argument("argument", metavar=name_of_argument, help=help_text)
     if command.settings_kind is Settings:
-        parser.add_argument(
-            "--config", metavar="PATH", help="TOML file with settings [./nanonets-proxy.toml if it exists]"
-        )
+        help_text = "TOML file with settings [./nanonets-proxy.toml if it exists]"
+        parser.add_argument("--config", metavar="PATH", help=SUPPRESS if command.argument_is_config else help_text)
     if command.settings_kind is None:
         return parser, None
     if command.help_lists_settings and not _HELP.isdisjoint(arguments):
