@@ -71,7 +71,7 @@ def match_route(rule: AccessRule, method: str, route: str) -> Match:
             return Match.NO
         match = Match.SOME
     segments = route.split("/")[1:]
-    has_rest = segments[-1] == _REST
+    has_rest = segments[-1:] == [_REST]  # an edited ledger may have a route without a slash
     if has_rest:
         segments.pop()
     if len(rule.segments) > len(segments):
