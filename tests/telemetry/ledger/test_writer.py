@@ -16,6 +16,7 @@ from nanonets_proxy.telemetry.ledger import ledger as ledger_module
 from nanonets_proxy.telemetry.ledger import writer as writer_module
 from nanonets_proxy.telemetry.ledger.batch import Batch
 from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
+from nanonets_proxy.telemetry.ledger.file import put_aside
 from nanonets_proxy.telemetry.ledger.ledger import Attempt, Ledger, Reports
 from nanonets_proxy.telemetry.ledger.policy import LedgerPolicy
 from nanonets_proxy.telemetry.ledger.reader import open_fault, open_ledger
@@ -118,6 +119,17 @@ async def test_a_damaged_file_is_put_aside_and_the_batch_is_in_the_new_one(start
     assert len(rows(path)) == 1
     assert read(Path(f"{path}.bad")) == start + b"no database" * 1000
     assert running.stopped == []
+
+
+def test_a_disk_that_damages_every_new_file_does_not_cost_the_first_one(path: Path) -> None:
+    for number in range(12):
+        write(path, b"%d" % number)
+        put_aside(path)
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == {
+        f"{path.name}.bad": b"0",
+        **{f"{path.name}.bad{number}": b"%d" % (number - 1) for number in range(2, 9)},
+        f"{path.name}.bad9": b"11",
+    }
 
 
 def write_text(path: Path) -> None:

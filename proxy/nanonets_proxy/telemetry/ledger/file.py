@@ -11,6 +11,7 @@ from nanonets_proxy.telemetry.ledger.batch import ROW_WIDTH
 SCHEMA_VERSION: Final = 1
 _APPLICATION_ID: Final = 0x6E6E7531  # "nnu1": tells our files from those of other programs
 _MAGIC: Final = b"SQLite format 3\0"  # sqlite.org/fileformat.html, "The Database Header"
+_MOST_ASIDE: Final = 9
 LENGTH_OF_START: Final = len(_MAGIC)
 SUMS: Final = ("attempts", "requests", "request_bytes", "response_bytes", "pages")
 
@@ -89,8 +90,13 @@ def check_identity(connection: sqlite3.Connection, *, may_be_empty: bool) -> boo
 
 
 def put_aside(path: Path) -> Path:
-    """Renames a damaged file and its companions to `.bad`, and returns the new name. Raises OSError."""
-    aside = path.with_name(path.name + ".bad")
+    """Renames a damaged file and its companions, and returns the new name. Raises OSError.
+
+    The new name ends with `.bad`, or with a number too. A disk that damages each new file must not cost the first
+    one, which has the most attempts, nor be filled by all of them: from the ninth on, each replaces the one before.
+    """
+    asides = [path.with_name(f"{path.name}.bad{number}") for number in ("", *range(2, _MOST_ASIDE + 1))]
+    aside = next((free for free in asides if not free.exists()), asides[-1])
     for suffix in ("-wal", "-shm"):  # SQLite would apply them to the next file of this name
         with suppress(FileNotFoundError):
             path.with_name(path.name + suffix).replace(aside.with_name(aside.name + suffix))
