@@ -17,7 +17,7 @@ OTHER = ApiKey(b"6f1e2d3c-aaaa-bbbb-cccc-0123456789ab", "file:/run/key")
 @pytest.fixture
 def reported() -> tuple[Any, list[Alert]]:
     alerts, logged = Alerts(CollectorRegistry()), []
-    alerts.forward(logged.append)
+    alerts.subscribe(logged.append)
     alarm = KeyAgeAlarm(alerts)
 
     def report(key: ApiKey, now_s: float) -> int:

@@ -308,7 +308,7 @@ async def test_a_hanging_receiver_delays_neither_requests_nor_the_exit(monkeypat
 async def test_what_was_reported_before_the_sender_began_is_sent_too() -> None:
     async with receiving(200) as receiver, sending(receiver.url) as own:
         own.alerts.report("ledger_stopped", "make room")
-        own.alerts.forward(lambda alert: own.webhook.queue(alert, ""))
+        own.alerts.subscribe(lambda alert: own.webhook.queue(alert, ""))
         own.alerts.report("disk_filled", "make room")
         await until(lambda: own.total("delivered") == 2)
     assert [found["type"] for found in receiver.documents] == ["ledger_stopped", "disk_filled"]

@@ -106,7 +106,7 @@ class WaitingRoom:
             self._note_sleep(now_s)
         rejection = gate.enqueue(ticket, now_s)
         if rejection is not None:
-            raise refusal(rejection.reason, rejection.retry_after_s, ticket.cost, rejection.position)
+            raise rejection_error(rejection.reason, rejection.retry_after_s, ticket.cost, rejection.position)
         if gate.needs_poll:
             expired = self._poll(now_s, newcomer=ticket)
             if expired is not None:
@@ -254,7 +254,7 @@ class WaitingRoom:
         self._poll(self._loop.time())
 
 
-def refusal(reason: Reason, retry_after_s: float, cost: float, position: int | None = None) -> ProxyError:
+def rejection_error(reason: Reason, retry_after_s: float, cost: float, position: int | None = None) -> ProxyError:
     """Returns the error for a request that gets no permit; `position` is its place in the queue, if it had one."""
     if reason is Reason.LARGER_THAN_LIMIT:
         message = (
@@ -266,7 +266,7 @@ def refusal(reason: Reason, retry_after_s: float, cost: float, position: int | N
 
 
 def _expired(expiry: Expiry) -> ProxyError:
-    return refusal(expiry.reason, expiry.retry_after_s, expiry.ticket.cost)
+    return rejection_error(expiry.reason, expiry.retry_after_s, expiry.ticket.cost)
 
 
 def shutting_down() -> ShuttingDown:

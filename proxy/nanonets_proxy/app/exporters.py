@@ -46,7 +46,7 @@ def make_webhook(
         report_exposed_files(alerts, [path])
     webhook = Webhook(policy.url, key, registry, alerts, redact)
     for environment in environments:
-        environment.alerts.forward(partial(webhook.queue, environment=environment.name))
+        environment.alerts.subscribe(partial(webhook.queue, environment=environment.name))
     return webhook
 
 

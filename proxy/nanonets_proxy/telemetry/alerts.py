@@ -50,7 +50,7 @@ class Alerts:
         self._log = structlog.get_logger(**(log_fields or {}))
         self._clock = clock
         self._alerts: dict[tuple[str, str], _Known] = {}
-        self._forward: Callable[[Alert], None] | None = None
+        self._subscriber: Callable[[Alert], None] | None = None
         self._total = Counter(
             "nanonets_proxy_alerts",
             "Faults that an operator can fix, by log event; the log has each event at most once a minute.",
@@ -84,8 +84,8 @@ class Alerts:
         alert.unlogged += 1
         if log_always or now_s - alert.logged_at_s >= _LOG_INTERVAL_S:
             self._log.warning(event, **fields, times=alert.unlogged, advice=advice)
-            if self._forward is not None:
-                self._forward(Alert(event, kind, fields, advice, alert.unlogged))
+            if self._subscriber is not None:
+                self._subscriber(Alert(event, kind, fields, advice, alert.unlogged))
             alert.logged_at_s, alert.unlogged = now_s, 0
 
     def end(self, event: str) -> None:
@@ -94,11 +94,11 @@ class Alerts:
             if known == event:
                 alert.is_lasting, alert.at_s = False, -_SHOWN_S
 
-    def forward(self, to: Callable[[Alert], None]) -> None:
-        """Passes on each alert as it is logged, and first those that are already known."""
-        self._forward = to
+    def subscribe(self, subscriber: Callable[[Alert], None]) -> None:
+        """Passes each alert on to `subscriber` as it is logged, and first those that are already known."""
+        self._subscriber = subscriber
         for (event, kind), known in self._alerts.items():
-            to(Alert(event, kind, known.fields, known.advice, known.total))
+            subscriber(Alert(event, kind, known.fields, known.advice, known.total))
 
     def to_json(self) -> list[dict[str, Any]]:
         """Returns the recent and the lasting alerts, the newest first."""

@@ -28,7 +28,10 @@ class Redactor:
         self._spellings = tuple(sorted(spellings, key=len, reverse=True))
 
     def mask(self, data: bytes) -> bytes:
-        """Returns the data with asterisks for each secret. The length stays, for formats that state it."""
+        """Returns the data with asterisks for each secret. The length stays, for formats that state it.
+
+        Log lines get one fixed mark instead (`__call__`).
+        """
         for spelling in self._spellings:
             if spelling in data:
                 data = data.replace(spelling, b"*" * len(spelling))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from nanonets_proxy.core.access.access_rules import AccessRule, AccessRules
 from nanonets_proxy.core.access.budget_rule import BudgetRule
 from nanonets_proxy.core.api.routes import ROUTES, route_of
-from nanonets_proxy.core.usage.policy_replay import Rejection, beyond_budget, judge_route
+from nanonets_proxy.core.usage.policy_replay import PolicyRejection, beyond_budget, judge_route
 
 WORKFLOW = "/api/v4/workflows/{workflow}"
 
@@ -113,4 +113,4 @@ def test_the_requests_beyond_a_daily_budget_are_counted_by_caller() -> None:
 
 
 def test_a_rejection_has_a_reason() -> None:
-    assert Rejection("read_only", is_certain=True).reason == "read_only"
+    assert PolicyRejection("read_only", is_certain=True).reason == "read_only"

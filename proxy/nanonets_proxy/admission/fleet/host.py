@@ -55,7 +55,7 @@ class PeerClaim(Claim):
         message: Message = {"t": "grant", "n": self.number}
         return message if self.report_in_s is None else message | {"report_in": self.report_in_s}
 
-    def refused(self, error: ProxyError) -> None:
+    def rejected(self, error: ProxyError) -> None:
         self.member.claims.pop(self.number, None)
         reason = "larger_than_limit" if isinstance(error, LargerThanLimit) else error.details.get("reason")
         message: Message = {"t": "refuse", "n": self.number, "reason": reason, "retry": error.retry_after_s or 0.0}

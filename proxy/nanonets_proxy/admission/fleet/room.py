@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from nanonets_proxy.admission.fleet.homes.claim import Home, OwnClaim
 from nanonets_proxy.admission.fleet.places import Places
-from nanonets_proxy.admission.waiting_room import refusal, shutting_down
+from nanonets_proxy.admission.waiting_room import rejection_error, shutting_down
 from nanonets_proxy.core.ratelimit.fleet.grant_log import GrantLog
 from nanonets_proxy.core.ratelimit.fleet.names import Names
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
@@ -118,7 +118,7 @@ class FleetRoom:
         """Refuses the claims that no home has decided on long after their deadline."""
         for claim in [c for c in self._claims if not c.is_granted and c.deadline_s + _LATE_S < now_s]:
             self._home.leave(claim)
-            claim.refused(refusal(Reason.DEADLINE_PASSED, _RETRY_S, claim.cost))
+            claim.rejected(rejection_error(Reason.DEADLINE_PASSED, _RETRY_S, claim.cost))
             self._forget_waiting(claim)
 
     # --- requests -----------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ class FleetRoom:
         if self._closed and not self._places.is_free:
             raise shutting_down()
         if self.waiting >= self._policy.max_waiting:
-            raise refusal(Reason.QUEUE_FULL, _RETRY_S, ticket.cost, self.waiting + 1)
+            raise rejection_error(Reason.QUEUE_FULL, _RETRY_S, ticket.cost, self.waiting + 1)
         claim = self._claim(ticket)
         claim.cost = ticket.cost
         claim.reset_error()
@@ -228,7 +228,7 @@ class FleetRoom:
         self._closed = True
         for claim in [claim for claim in self._claims if not claim.is_granted]:
             self._home.leave(claim)
-            claim.refused(shutting_down())
+            claim.rejected(shutting_down())
             self._forget_waiting(claim)
 
     # --- claims --------------------------------------------------------------------------
@@ -257,7 +257,7 @@ class FleetRoom:
         self._places.must_wait(claim)
         if self._closed:
             self._home.leave(claim)
-            claim.refused(shutting_down())
+            claim.rejected(shutting_down())
 
     def _ask_again(self, claim: OwnClaim) -> None:
         now_s = self._loop.time()

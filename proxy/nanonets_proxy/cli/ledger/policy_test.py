@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from nanonets_proxy.cli.ledger.usage import in_columns, printable, span_text
-from nanonets_proxy.core.usage.policy_replay import Rejection, beyond_budget, judge_route
+from nanonets_proxy.core.usage.policy_replay import PolicyRejection, beyond_budget, judge_route
 from nanonets_proxy.core.usage.rollups import DAY_H
 from nanonets_proxy.settings import Settings
 from nanonets_proxy.telemetry.ledger.reader import open_ledger
@@ -69,7 +69,7 @@ class _Policies:
     def _of(self, environment: str) -> Settings | None:
         return self._by_environment.get(environment, self._by_environment.get(""))
 
-    def _judge(self, environment: str, caller: str, method: str, route: str) -> Rejection | None:
+    def _judge(self, environment: str, caller: str, method: str, route: str) -> PolicyRejection | None:
         settings = self._of(environment)
         if settings is None:
             return None

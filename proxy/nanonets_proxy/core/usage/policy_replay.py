@@ -28,7 +28,7 @@ class Match(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Rejection:
+class PolicyRejection:
     """Why requests of a route would be rejected."""
 
     reason: str
@@ -38,19 +38,19 @@ class Rejection:
 
 def judge_route(
     rules: Iterable[AccessRule], caller: str, method: str, route: str, *, read_only: bool
-) -> Rejection | None:
+) -> PolicyRejection | None:
     """Returns why the policy rejects requests of this caller, method and route; None: it allows them all."""
     if read_only and method not in SAFE_METHODS:
-        return Rejection(READ_ONLY, is_certain=True)
+        return PolicyRejection(READ_ONLY, is_certain=True)
     own_allows: list[AccessRule] = []
     common_allows: list[AccessRule] = []
-    possible: Rejection | None = None
+    possible: PolicyRejection | None = None
     for rule in rules:
         if rule.allows:
             if rule.caller in (None, caller):
                 (common_allows if rule.caller is None else own_allows).append(rule)
         elif rule.caller in (None, caller) and (match := match_route(rule, method, route)):
-            rejection = Rejection(f"rule: {rule.text}", is_certain=match is Match.ALL)
+            rejection = PolicyRejection(f"rule: {rule.text}", is_certain=match is Match.ALL)
             if rejection.is_certain:
                 return rejection
             possible = possible or rejection
@@ -58,7 +58,7 @@ def judge_route(
     if allows:
         best = max(match_route(rule, method, route) for rule in allows)
         if best is not Match.ALL:
-            not_allowed = Rejection(NOT_ALLOWED, is_certain=best is Match.NO)
+            not_allowed = PolicyRejection(NOT_ALLOWED, is_certain=best is Match.NO)
             return not_allowed if not_allowed.is_certain else possible or not_allowed
     return possible
 

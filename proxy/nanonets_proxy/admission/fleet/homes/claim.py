@@ -63,7 +63,7 @@ class Claim:
         """Acts on the grant."""
         raise NotImplementedError
 
-    def refused(self, error: ProxyError) -> None:
+    def rejected(self, error: ProxyError) -> None:
         """Acts on the end of the claim without a permit."""
         raise NotImplementedError
 
@@ -113,7 +113,7 @@ class OwnClaim(Claim):
     def must_wait(self) -> None:
         self.on_must_wait(self)
 
-    def refused(self, error: ProxyError) -> None:
+    def rejected(self, error: ProxyError) -> None:
         self.error = error
         if self.future is not None and not self.future.done():
             self.future.set_exception(error)

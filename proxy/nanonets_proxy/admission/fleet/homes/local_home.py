@@ -37,7 +37,7 @@ class LocalHome:
         try:
             future = self.room.enter(twin, now_s)
         except ProxyError as error:
-            claim.refused(error)
+            claim.rejected(error)
             return
         if future is None:
             self._granted(claim, twin, now_s)
@@ -50,7 +50,7 @@ class LocalHome:
         if self._twin(claim) is not twin or isinstance(error, ShuttingDown):
             return  # the claim has moved
         if isinstance(error, ProxyError):
-            claim.refused(error)
+            claim.rejected(error)
         elif twin.state is _ADMITTED:
             self._granted(claim, twin, self._loop.time())
 

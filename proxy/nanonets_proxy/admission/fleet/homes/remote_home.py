@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 
 from nanonets_proxy.admission.fleet.homes.claim import OwnClaim
 from nanonets_proxy.admission.fleet.timers import TICK_S
-from nanonets_proxy.admission.waiting_room import refusal
+from nanonets_proxy.admission.waiting_room import rejection_error
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason
 
@@ -147,7 +147,7 @@ class RemoteHome:
             self._report_later(claim)
         else:
             reason, position = Reason(message["reason"]), message.get("position")
-            claim.refused(refusal(reason, float(message["retry"]), claim.cost, position))
+            claim.rejected(rejection_error(reason, float(message["retry"]), claim.cost, position))
 
 
 def _discard(message: Message) -> None:
