@@ -28,7 +28,7 @@ class CountsPost:
         shared.on_change = self._tell_soon
 
     def use(self, state: State, replicas: int) -> None:
-        """Applies another state of this replica, of so many `replicas` that it last heard of."""
+        """Applies another state of this replica. `replicas`: how many it last heard of."""
         if not state.is_coordinated:
             self.shared.go_alone(replicas)
             return

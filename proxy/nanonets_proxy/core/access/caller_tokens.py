@@ -37,7 +37,7 @@ def check_caller_name(name: str) -> str:
 
 
 def make_token(randomness: bytes) -> str:
-    """Returns a new token. `randomness`: TOKEN_BYTES random bytes."""
+    """Returns a new token from TOKEN_BYTES random bytes. Raises ValueError if there are more or fewer."""
     if len(randomness) != TOKEN_BYTES:
         raise ValueError(f"a token needs {TOKEN_BYTES} random bytes")
     return _PREFIX + urlsafe_b64encode(randomness).rstrip(b"=").decode()

@@ -1,4 +1,4 @@
-"""Types of settings for durations, sizes, counts, words and switches."""
+"""Types of settings for durations, sizes, counts, words and switches. All parsers raise ValueError for other values."""
 
 import math
 import re

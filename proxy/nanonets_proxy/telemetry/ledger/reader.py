@@ -88,7 +88,10 @@ class LedgerReader:
     def by(
         self, dimensions: Sequence[str], since_h: int, until_h: int, environment: str | None = None
     ) -> list[tuple[Keys, Counts]]:
-        """Returns the sums for each combination of some `DIMENSIONS`, the most attempts first."""
+        """Returns the sums for each combination of some `DIMENSIONS`, the most attempts first.
+
+        Raises ValueError if a dimension is unknown.
+        """
         if unknown := set(dimensions) - set(DIMENSIONS):
             raise ValueError(f"unknown dimensions: {unknown}")
         # The first hour that is kept: whole periods of higher levels may still count older hours.

@@ -61,7 +61,7 @@ class Bus(Protocol):
         """Takes the lease if nobody holds it; the new epoch is above `epoch`. None: it is held. Raises BusError."""
 
     async def renew(self, epoch: int, replicas: int, beat: bytes, keep: bytes | None) -> int | None:
-        """Renews the lease of a fleet of so many replicas, and tells `beat` to everybody.
+        """Renews the lease of a fleet with this number of replicas, and tells `beat` to everybody.
 
         `keep` is kept in Redis; None: leaves what is kept. Returns how many replicas with another version of the
         protocol are here; None if another replica holds the lease. Raises BusError.

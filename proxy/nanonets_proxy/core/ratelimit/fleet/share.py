@@ -15,7 +15,7 @@ from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot
 
 
 def leader_policy(policy: GatePolicy, places: int, replicas: int) -> GatePolicy:
-    """Returns the policy of a gate that decides for all replicas, which have so many places in flight together."""
+    """Returns the policy of a gate that decides for all replicas, which have `places` in flight together."""
     return replace(
         policy,
         max_in_flight=places,
