@@ -55,7 +55,7 @@ class Jobs:
         upstream: str,
         log_fields: Mapping[str, str],
     ) -> None:
-        """`forecast_s` predicts in how many seconds a scope will have sent a number of further units; nan: unknown."""
+        """`forecast_s` predicts the seconds until a scope has sent a number of further units; nan: unknown."""
         self.policy = policy
         self.directory = JobDirectory(policy.directory)
         self.tally = Tally()

@@ -103,7 +103,10 @@ class FileKey:
         return f"file:{self.path}"
 
     def read(self) -> tuple[FoundKey, ...]:
-        """Reads the file. The key counts as created when the file was last modified. Raises KeyUnusable."""
+        """Reads the file. The key counts as created when the file was last modified.
+
+        Raises KeyUnusable.
+        """
         try:
             text = read_small_file(self.path)
             since_s = self.path.stat().st_mtime

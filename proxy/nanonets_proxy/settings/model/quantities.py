@@ -1,4 +1,7 @@
-"""Types of settings for durations, sizes, counts, words and switches. All parsers raise ValueError for other values."""
+"""Types of settings for durations, sizes, counts, words and switches.
+
+All parsers raise ValueError for other values.
+"""
 
 import math
 import re
