@@ -23,7 +23,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from nanonets_proxy.core.ratelimit.adaptive.announced_quota import AnnouncedQuota
-from nanonets_proxy.core.ratelimit.adaptive.closure_timer import ClosureTimer, EarlyTries
+from nanonets_proxy.core.ratelimit.adaptive.closure_timer import ClosureTimer
 from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.estimate.concurrency_estimate import ConcurrencyEstimate
@@ -52,8 +52,7 @@ _PARTS: Final = (
 )
 _ENUMS: Final = {own.__name__: own for own in (LimitState, GrantKind)}
 _VALUES: Final = {
-    own.__name__: own
-    for own in (Belief, Closure, EarlyTries, ProvenWindow, Candidate, Accepted, StaticLimit, LongQuota)
+    own.__name__: own for own in (Belief, Closure, ProvenWindow, Candidate, Accepted, StaticLimit, LongQuota)
 }
 _OF_THE_PROCESS: Final = {"_policy", "_jitter"}
 _OF_A_SCOPE: Final = ("limit", "watch", "quota", "closed_at_s", "refused_count", "longest_hint_s", "was_long")

@@ -27,7 +27,7 @@ Hints of 0 s count as no hint: they would cost one probe per round trip.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
@@ -62,16 +62,6 @@ _ROOM_PER_S, _FIRST_ROOM_PER_S = 4.0, 16.0  # after a longer hint, the window is
 _RECOVERY_PROBE = GrantKind.RECOVERY_PROBE
 
 
-@dataclass(frozen=True, slots=True)
-class EarlyTries:
-    """The early tries of the first closure."""
-
-    latest_s: float
-    """The end of the first hint."""
-    expected_s: float
-    """The end of a period that began with the first request."""
-
-
 class ClosureTimer:
     """Decides on the length of closures. Without hints it doubles from `backoff_first_s` up to `backoff_max_s`."""
 
@@ -89,7 +79,7 @@ class ClosureTimer:
         "_policy",
         "_proven",
         "_refused_recoveries",
-        "_tries",
+        "_tried_by_s",
         "closure",
         "hinted_end_s",
         "room_after_probe",
@@ -108,7 +98,8 @@ class ClosureTimer:
         self._of_burst = False  # whether a burst met the limit
         self._proven: Belief | None = None  # before a limit probe was refused without a hint
         self._refused_recoveries = 0  # one after the other
-        self._tries: EarlyTries | None = None
+        self._tried_by_s: float | None = None
+        """When the early tries expect the end of a period that began with the first request; None: no tries."""
         self._ended_early = False  # whether an early try was accepted
         self.closure: Closure | None = None
         """The latest closure, until its lesson is drawn."""
@@ -151,7 +142,7 @@ class ClosureTimer:
         self, kind: GrantKind, granted_at_s: float, now: float, hint_s: float | None, estimate: LimitEstimate
     ) -> Closure:
         if kind is _RECOVERY_PROBE:
-            self._early_refusals += self._opened_early and self._tries is None
+            self._early_refusals += self._opened_early and self._tried_by_s is None
             self._refused_recoveries += 1
         self._opened_early = False
         told_s = hint_s if hint_s is not None and 0 < hint_s < math.inf else 0.0
@@ -163,7 +154,7 @@ class ClosureTimer:
         if told_s and not estimate.hints.is_refuted(told_s):
             is_first = not estimate.known and told_s <= MAX_CHEAP_HINT_S
             room = (_FIRST_ROOM_PER_S if is_first else _ROOM_PER_S) * told_s
-            least = self.room_after_probe if kind is _RECOVERY_PROBE and self._tries is not None else _MIN_ROOM
+            least = self.room_after_probe if kind is _RECOVERY_PROBE and self._tried_by_s is not None else _MIN_ROOM
             self.room_after_probe = max(least, min(_MAX_ROOM, room))
             opens_at_s = self.hinted_end_s = now + told_s
             names_period = estimate.hints.names_period(told_s)
@@ -190,23 +181,22 @@ class ClosureTimer:
         """Returns when to try, within the last second of the hint."""
         hinted_s, granted_at_s = closure.opens_at_s, closure.granted_at_s
         earliest_s = granted_at_s + closure.closed_s - rounding_s(closure.closed_s)
-        tries = self._tries
-        if tries is None or closure.kind is not _RECOVERY_PROBE:
-            self._tries = None
+        expected_s = self._tried_by_s
+        if expected_s is None or closure.kind is not _RECOVERY_PROBE:
+            self._tried_by_s = None
+            expected_s = expected_end_s(estimate, closure)
             if estimate.known or estimate.window.first_known_s is None:
-                return expected_end_s(estimate, closure)
-            tries = self._tries = EarlyTries(hinted_s, expected_end_s(estimate, closure))
-        elif granted_at_s >= tries.expected_s:
-            self._tries = None
+                return expected_s
+            self._tried_by_s = expected_s
+        elif granted_at_s >= expected_s:
+            self._tried_by_s = None
             self._early_refusals = _MAX_EARLY_REFUSALS
             return hinted_s
-        elif earliest_s >= tries.latest_s:  # such hints are of constant length, or each refusal restarts the period
-            return tries.expected_s
         try_s = max(earliest_s, granted_at_s) + _TRY_S
         # The refusal of a try must be known before the expected end.
-        if try_s + 2 * estimate.refusal_delay_s < tries.expected_s:
+        if try_s + 2 * estimate.refusal_delay_s < expected_s:
             return try_s
-        return min(tries.expected_s, hinted_s)
+        return min(expected_s, hinted_s)
 
     def adjust(self, estimate: LimitEstimate, opens_at_s: float) -> float:
         """Shortens the first closure while it has refused most of a burst. Returns when the scope opens."""
@@ -228,7 +218,7 @@ class ClosureTimer:
             return max(opens_at_s, closure.opens_at_s)
         if closure.full is None:
             return opens_at_s
-        self._tries = None
+        self._tried_by_s = None
         return closure.opens_at_s
 
     def learn(self, estimate: LimitEstimate, now: float) -> None:
@@ -242,11 +232,11 @@ class ClosureTimer:
             ended_early, self._ended_early = self._ended_early, False
             if ended_early and estimate.known and self.closure.kind is GrantKind.UNPROVEN:
                 estimate.window.count_all()  # no period ended: some room had come back
-            elif self._tries is None or self.closure.kind is not _RECOVERY_PROBE:
+            elif self._tried_by_s is None or self.closure.kind is not _RECOVERY_PROBE:
                 # A refused early try has no lesson.
-                tries = self._tries if self.closure.closed_s > CHEAP_S else None
+                expected_s = self._tried_by_s if self.closure.closed_s > CHEAP_S else None
                 # Where the first limit probes must wait, early tries must not shift them to the middle of a period.
-                learn_from(estimate, self.closure, now if tries is None else max(now, tries.expected_s))
+                learn_from(estimate, self.closure, now if expected_s is None else max(now, expected_s))
             if self.closure.kind is not _RECOVERY_PROBE:
                 self._of_burst = self.closure.refused >= SMALL_COUNT
                 is_blind_probe = self.closure.kind in LIMIT_PROBES and not self.closure.hinted
@@ -262,8 +252,8 @@ class ClosureTimer:
         self._backoff_s = self._policy.backoff_first_s
         if self._opened_early:
             self._early_refusals = 0
-        tries, self._tries = self._tries, None
-        self._ended_early = tries is not None and granted_at_s < tries.expected_s
+        expected_s, self._tried_by_s = self._tried_by_s, None
+        self._ended_early = expected_s is not None and granted_at_s < expected_s
         if self._ended_early:
             estimate.period_ended(granted_at_s, now)
         closure, self._last_unhinted = self._last_unhinted, None
