@@ -5,6 +5,7 @@ from statistics import fmean
 
 from simulator.cases import CASES, HOURS, Case
 from simulator.cold import first_seconds_rows, free_rows, job_rows, phase_rows
+from simulator.lockstep import lockstep_rows
 from simulator.measures import measures
 from simulator.misleading import misleading_rows
 from simulator.own_refusals import own_refusal_rows
@@ -97,6 +98,8 @@ def main() -> int:
     _print_table([*first_seconds, ["mean", f"{mean:.3f}", ""]])
     print("Usual traffic: mean wait as a share of the oracle's, each plus a second / 429s per 1,000\n")
     _print_table(traffic_rows(SEEDS[:2]))
+    print("Callers in lockstep, measured in the same way\n")
+    _print_table(lockstep_rows(SEEDS[:2]))
     print("Hints that are always of one length before windows of a minute, measured in the same way\n")
     _print_table(misleading_rows(SEEDS[:3]))
     own, missed_own = own_refusal_rows(SEEDS[:3])

@@ -1,0 +1,21 @@
+"""Callers that send their requests at the same instants wait little longer than the limit demands."""
+
+import pytest
+
+from simulator.hints import HintStyle, exact, whole_seconds
+from simulator.lockstep import LIMITS, loads
+from simulator.traffic import Limit, excess
+
+
+@pytest.mark.parametrize("hint", [exact, whole_seconds], ids=lambda hint: hint.__name__)
+@pytest.mark.parametrize("limit", [limit for limit in LIMITS if limit.rate < 20], ids=lambda limit: limit.name)
+def test_bursts_in_step_with_the_period_wait_little_longer_than_the_limit_demands(
+    limit: Limit, hint: HintStyle
+) -> None:
+    load = next(iter(loads(limit).values()))
+    share, _ = excess(limit, load, hint, 1)
+    assert share <= 1.6
+
+
+def test_bursts_are_a_share_of_the_limit() -> None:
+    assert list(loads(LIMITS[0])) == ["18 each 1 s", "36 each 2 s", "24 each 1 s", "48 each 2 s"]
