@@ -10,7 +10,8 @@ import pytest
 import trustme
 
 from nanonets_proxy.app.reloading import ChangedSetting, NewSettings, SettingsUnusable
-from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token
+from nanonets_proxy.core.access.caller_tokens import CallerToken
+from nanonets_proxy.core.access.token_text import TOKEN_BYTES, make_token
 from support.eventually import until
 from support.proxy_harness import RunningProxy, running_proxy, serve_config
 from support.raw_caller import RawCaller

@@ -6,7 +6,8 @@ import pytest
 
 from nanonets_proxy.admin import access
 from nanonets_proxy.admin.access import AdminAccess
-from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token
+from nanonets_proxy.core.access.caller_tokens import CallerToken
+from nanonets_proxy.core.access.token_text import TOKEN_BYTES, make_token
 from nanonets_proxy.server.peers import Peer
 from support.proxy_harness import running_proxy
 from support.raw_caller import RawCaller, request

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from nanonets_proxy.core.access.caller_tokens import CallerToken, make_token
+from nanonets_proxy.core.access.caller_tokens import CallerToken
+from nanonets_proxy.core.access.token_text import make_token
 from nanonets_proxy.server.peers import name_in
 from nanonets_proxy.settings import SettingsError, load_settings, verify_files
 from support.eventually import until

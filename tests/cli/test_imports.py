@@ -21,6 +21,9 @@ _OTHERS = {
     *("nanonets_proxy.core.ratelimit.gate", "nanonets_proxy.process.settings_rereader"),
 }
 _UNUSED_BY_SERVER = {"decimal", "difflib", "fractions", "statistics"}
+_UNUSED_BEFORE_COMMAND = {"asyncio", "dataclasses", "hashlib", "inspect", "json", "logging", "ssl", "subprocess"}
+"""`hashlib` loads OpenSSL, and `dataclasses` the parser of Python code."""
+
 _MOST_OWN = 145
 """The modules of the program that the reading of settings needs, and a few more."""
 
@@ -52,3 +55,15 @@ print(*sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
     assert set(done.stdout.split()) & _UNUSED_BY_SERVER == set()
+
+
+def test_the_command_of_run_waits_for_no_module_that_only_its_proxy_needs() -> None:
+    program = """
+import sys
+from nanonets_proxy.cli.main import main
+import nanonets_proxy.cli.run
+nanonets_proxy.process.run.quick.is_surely_valid([], {"NANONETS_API_KEY": "a-key"})
+print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
+    assert set(done.stdout.split()) & _UNUSED_BEFORE_COMMAND == set()

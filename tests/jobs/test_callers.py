@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from nanonets_proxy.core.access.caller_tokens import CallerToken, make_token
+from nanonets_proxy.core.access.caller_tokens import CallerToken
+from nanonets_proxy.core.access.token_text import make_token
 from support.eventually import until
 from support.job_scene import ASYNC, accepted, job_scene, paused_writer, stored
 from support.raw_caller import RawResponse, request

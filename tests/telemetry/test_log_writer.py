@@ -11,7 +11,7 @@ from typing import BinaryIO, cast
 import pytest
 import structlog
 
-from nanonets_proxy.core.access.caller_tokens import make_token
+from nanonets_proxy.core.access.token_text import make_token
 from nanonets_proxy.telemetry import writer as writer_module
 from nanonets_proxy.telemetry.redaction import Redactor
 from nanonets_proxy.telemetry.writer import LineWriter

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 from nanonets_proxy.app.config import Config, ServeConfig
 from nanonets_proxy.cli.output import CommandFailed, OutputFailed, write
 from nanonets_proxy.cli.parser import PROGRAM, Command, Invocation, UsageError, parse
-from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token
+from nanonets_proxy.core.access.caller_tokens import CallerToken
+from nanonets_proxy.core.access.token_text import TOKEN_BYTES, make_token
 from nanonets_proxy.process.exit_codes import FAILED, OK, SIGNAL_BASE, USAGE_ERROR
 from nanonets_proxy.process.lean_imports import lean_imports
 from nanonets_proxy.settings import (

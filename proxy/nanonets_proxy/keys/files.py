@@ -3,9 +3,10 @@
 import os
 import stat
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from nanonets_proxy.core.access.caller_tokens import CallerToken, parse_token_lines
-from nanonets_proxy.core.net.webhook_url import parse_webhook_secret
+if TYPE_CHECKING:
+    from nanonets_proxy.core.access.caller_tokens import CallerToken
 
 MAX_FILE_BYTES = 64 * 1024
 # Container engines make secrets readable by all users of the container, which are few.
@@ -54,12 +55,15 @@ def read_small_file(path: Path) -> str:
     return content.decode("latin-1")
 
 
-def read_caller_tokens(path: Path) -> tuple[CallerToken, ...]:
+def read_caller_tokens(path: Path) -> "tuple[CallerToken, ...]":
     """Parses a file of caller tokens.
 
     Raises:
         ValueError: the file cannot be used; the message is the end of a sentence that starts with the file's name.
     """
+    # Imported here, as below: `run` reads the key's file before its command starts.
+    from nanonets_proxy.core.access.caller_tokens import parse_token_lines
+
     try:
         return parse_token_lines(read_small_file(path))
     except FileUnreadable as error:
@@ -72,6 +76,8 @@ def read_webhook_key(path: Path) -> bytes:
     Raises:
         ValueError: the file cannot be used. The message is the end of a sentence that starts with the file's name.
     """
+    from nanonets_proxy.core.net.webhook_url import parse_webhook_secret
+
     try:
         return parse_webhook_secret(read_small_file(path))
     except FileUnreadable as error:

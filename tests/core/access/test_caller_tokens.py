@@ -11,10 +11,10 @@ from nanonets_proxy.core.access.caller_tokens import (
     CallersByToken,
     CallerToken,
     check_caller_name,
-    make_token,
     parse_token_lines,
     tokens_in_authorization,
 )
+from nanonets_proxy.core.access.token_text import make_token
 
 TOKEN = make_token(bytes(range(32)))
 

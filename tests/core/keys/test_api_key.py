@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.access.caller_tokens import make_token
-from nanonets_proxy.core.keys.api_key import MAX_KEY_CHARS, ApiKey, KeyMisdirected, KeyUnusable
+from nanonets_proxy.core.access.token_text import make_token
+from nanonets_proxy.core.keys.api_key import ApiKey, KeyMisdirected, KeyUnusable
 from nanonets_proxy.core.keys.audience import Audience, AuthScheme
+from nanonets_proxy.core.keys.key_mistakes import MAX_KEY_CHARS
 from nanonets_proxy.core.net.addresses import Origin
 
 SECRET = "ab+c/D-9_x=="

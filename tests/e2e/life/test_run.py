@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from nanonets_proxy.core.access.caller_tokens import make_token
+from nanonets_proxy.core.access.token_text import make_token
 from support.commands.forked_command import ForkedCommand
 from support.commands.process import COMMAND, END_S, completed, environment, finished, sandbox
 from support.eventually import until

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token
+from nanonets_proxy.core.access.caller_tokens import CallerToken
+from nanonets_proxy.core.access.token_text import TOKEN_BYTES, make_token
 from support.certificates import CertificateAuthority
 from support.commands.proc import Witness, shown_to_its_user
 from support.commands.process import ANY_PORTS, Running, environment, proxy_to, running, sandbox

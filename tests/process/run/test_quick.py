@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from nanonets_proxy.core.access.token_text import TOKEN_BYTES, make_token
 from nanonets_proxy.process.run import quick, remembered
 
 KEY = {"NANONETS_API_KEY": "a-key"}
@@ -29,6 +30,7 @@ def test_a_key_in_its_variable_or_file_and_no_setting_are_surely_valid(folder: P
         {},
         {"NANONETS_API_KEY": "a:key"},
         {"NANONETS_API_KEY": ""},
+        {"NANONETS_API_KEY": make_token(bytes(TOKEN_BYTES))},
         {"NANONETS_API_KEY_FILE": "missing"},
         {**KEY, "NANONETS_API_KEY_FILE": "key"},
         {**KEY, "NANONETS_PROXY_MAX_WAIT": "1s"},

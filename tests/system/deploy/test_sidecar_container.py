@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token
+from nanonets_proxy.core.access.caller_tokens import CallerToken
+from nanonets_proxy.core.access.token_text import TOKEN_BYTES, make_token
 from system.deploy.tools import Document, kustomize, only
 from system.podman import IMAGE, STRICT, podman, run, succeed, wait_for
 

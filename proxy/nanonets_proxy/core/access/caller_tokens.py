@@ -7,19 +7,17 @@ token can be replaced without interruption.
 
 import binascii
 import re
-from base64 import b64decode, b64encode, urlsafe_b64encode
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from hmac import compare_digest
 from typing import Final, Self
 
-TOKEN_BYTES: Final = 32
-# Secret scanners recognise a token by this prefix.
-_PREFIX: Final = "nnp_"
+from nanonets_proxy.core.access.token_text import PREFIX
+
 # The Base64 of Basic credentials starts like the Base64 of the prefix.
-_BEGINNINGS: Final = (_PREFIX.encode(), b64encode(_PREFIX.encode())[:5])
-_TOKEN: Final = re.compile(rb"%b[A-Za-z0-9_-]{43}" % _BEGINNINGS[0])
+_BEGINNINGS: Final = (PREFIX.encode(), b64encode(PREFIX.encode())[:5])
 _IN_TEXT: Final = re.compile(rb"%b[A-Za-z0-9_-]{43}|%b[A-Za-z0-9+/_-]{55,}" % _BEGINNINGS)
 # The first letter keeps a name from looking like an IP address; without a colon it cannot look like a unix peer.
 _NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,63}", re.ASCII)
@@ -34,18 +32,6 @@ def check_caller_name(name: str) -> str:
             f"{name!r} is not a caller's name: use up to 64 letters, digits and . _ -, and start with a letter"
         )
     return name
-
-
-def make_token(randomness: bytes) -> str:
-    """Returns a new token from TOKEN_BYTES random bytes. Raises ValueError if there are more or fewer."""
-    if len(randomness) != TOKEN_BYTES:
-        raise ValueError(f"a token needs {TOKEN_BYTES} random bytes")
-    return _PREFIX + urlsafe_b64encode(randomness).rstrip(b"=").decode()
-
-
-def is_caller_token(text: bytes) -> bool:
-    """Returns whether `make_token` made this text."""
-    return _TOKEN.fullmatch(text) is not None
 
 
 def mask_tokens(text: bytes, mask: bytes | Callable[[re.Match[bytes]], bytes]) -> bytes:

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from nanonets_proxy.core.access.caller_tokens import is_caller_token
+from nanonets_proxy.core.access.token_text import is_caller_token
 from nanonets_proxy.core.net.addresses import Origin
 
 # RFC 6750 §2.1, the token68 of RFC 9110 §11.2: what may stand behind `Bearer`.

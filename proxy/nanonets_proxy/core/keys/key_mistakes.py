@@ -1,29 +1,51 @@
-"""Recognizes text that was taken for a key by mistake: quotes, an assignment, an empty value, a placeholder."""
+"""Recognizes text that is no key, and text that was taken for one by mistake, such as a placeholder.
+
+`run` imports this module before its command starts, so the expressions are compiled where they are used.
+"""
 
 import re
 from base64 import b64decode
 from typing import Final
 
+MAX_KEY_CHARS: Final = 4096
+
 _EMPTY_VALUES: Final = frozenset({"none", "null", "nil", "undefined", "nan", "true", "false", "n/a"})
-_ASSIGNMENT: Final = re.compile(r"(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*=[^=]")
+_ASSIGNMENT: Final = r"(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*=[^=]"
 # Complete words only: a random key may contain the letters of any of them.
-_PLACEHOLDER: Final = re.compile(
+_PLACEHOLDER: Final = (
     r"(?:^|[-_.])(?:your|my|insert|enter|replace|paste|put|change|add)[-_.]?"
     r"(?:me|this|here|in|it|with|own|nanonets|real|actual|new|api|secret|key|token)+(?:$|[-_.])"
     r"|(?:^|[-_.])(?:api[-_.]?key|secret|token)[-_.]?here(?:$|[-_.])"
     r"|^(?:nanonets[-_.]?)?(?:api[-_.]?key|key|token|secret|password|todo|fixme|tbd|placeholder|example|dummy|changeme)$"
     r"|(?:^|[-_.])placeholder(?:$|[-_.])"
-    r"|^[x*.…-]{3,}$",
-    re.IGNORECASE,
+    r"|^[x*.…-]{3,}$"
 )
 _TEMPLATES: Final = (("<", ">"), ("${", "}"), ("{{", "}}"), ("{", "}"), ("[", "]"), ("%", "%"), ("$(", ")"))
+
+
+def fault_of(key: str) -> str | None:
+    """Returns why `key` cannot be a key, as the end of a sentence; None if it can. Never quotes it."""
+    if not key:
+        return "is empty"
+    if len(key) > MAX_KEY_CHARS:
+        return f"is longer than {MAX_KEY_CHARS} characters"
+    if any(char.isspace() for char in key):
+        return "has white space in it"
+    if not key.isascii():
+        return "has characters that are not ASCII"
+    if not key.isprintable():
+        return "has control characters in it"
+    if ":" in key:
+        # RFC 7617 §2: the first colon ends the user name, and the key is the user name.
+        return "has a colon in it"
+    return None
 
 
 def mistake_of(key: str) -> str | None:
     """Returns what `key` looks like instead of a key, as the end of a sentence. Never quotes it."""
     if key[0] in "\"'`" or key[-1] in "\"'`":
         return "has a quotation mark around it: remove the quotation marks"
-    if _ASSIGNMENT.match(key):
+    if re.match(_ASSIGNMENT, key):
         return "looks like NAME=key: keep only the text behind the equals sign"
     if key.lower() in _EMPTY_VALUES:
         return "looks like an empty value that a program wrote as a word"
@@ -31,7 +53,7 @@ def mistake_of(key: str) -> str | None:
         return "looks like the path of a file: use NANONETS_API_KEY_FILE for a path"
     if key.startswith("$") or any(key.startswith(begin) and key.endswith(end) for begin, end in _TEMPLATES):
         return "looks like a variable that was not replaced by its value"
-    if _PLACEHOLDER.search(key):
+    if re.search(_PLACEHOLDER, key, re.IGNORECASE):
         return "looks like the placeholder of an example"
     if _is_encoded(key):
         return "looks like the Base64 form of a key, as in an Authorization field: give the key itself"

@@ -13,7 +13,6 @@ command   Is the command. Its exit code, signals, terminal and job control need 
 the command could wait for it, and has a session of its own, so that Ctrl-C reaches only the command.
 """
 
-import json
 import os
 import signal
 import socket
@@ -22,14 +21,11 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Final
 
-from nanonets_proxy.core.access.caller_tokens import TOKEN_BYTES, CallerToken, make_token
+from nanonets_proxy.core.access.token_text import TOKEN_BYTES, make_token
 from nanonets_proxy.process.exit_codes import FAILED, NOT_EXECUTABLE, NOT_FOUND
 from nanonets_proxy.process.hardening import deny_inspection, mask_variables
 from nanonets_proxy.process.run.companion import Companion, pidfd_of_this_process, run_detached
 from nanonets_proxy.process.run.variables import command_variables, hidden_variables
-
-CALLER_NAME: Final = "run"
-"""The command's name as a caller, in the log, the ledger, budgets and `policy`."""
 
 _BACKLOG: Final = 2048
 
@@ -55,9 +51,7 @@ def become(
     environ = dict(os.environ)
     deny_inspection()  # the fork inherits it, and the command does not
     mask_variables(hidden_variables(environ))
-    companion = Companion(
-        listener, CallerToken.of(CALLER_NAME, token), os.getpid(), pidfd_of_this_process(), write_end
-    )
+    companion = Companion(listener, token, os.getpid(), pidfd_of_this_process(), write_end)
     # Some supervisors start programs with SIGCHLD ignored. The system then discards the exit of a child.
     ignores_children = signal.signal(signal.SIGCHLD, signal.SIG_DFL) is signal.SIG_IGN
     try:
@@ -69,6 +63,8 @@ def become(
         os.close(write_end)
     hidden: Sequence[str] = ()
     if not is_sure:
+        import json  # imported here: nothing else needs it before the command starts
+
         with os.fdopen(read_end, "rb") as report:
             text = report.readline()  # the proxy may not close the pipe before it serves
         if not text:

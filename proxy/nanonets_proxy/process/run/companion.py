@@ -12,7 +12,6 @@ ended     Its processes are killed, or have ended by themselves.
 """
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -20,12 +19,10 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
-from nanonets_proxy.core.access.caller_tokens import CallerToken
 from nanonets_proxy.process.exit_codes import FAILED, USAGE_ERROR
 from nanonets_proxy.process.open_files import lack_of_files
 
@@ -40,7 +37,7 @@ class Companion:
     """What the proxy knows of its command. Call `follow` when nothing is left to fork, and `serving` later."""
 
     def __init__(
-        self, listener: socket.socket, token: CallerToken, command_pid: int, pidfd: int | None, report: int
+        self, listener: socket.socket, token: str, command_pid: int, pidfd: int | None, report: int
     ) -> None:
         """`listener` and `token`: for the command's requests. `report`: a pipe to the process that waits.
 
@@ -81,6 +78,8 @@ class Companion:
             self._send({"exit_code": exit_code})
 
     def _send(self, message: object) -> None:
+        import json  # imported here, as traceback below: the process of the command needs neither
+
         # Nobody waits if the command runs already.
         with contextlib.suppress(BrokenPipeError), os.fdopen(self._report, "w") as pipe:
             pipe.write(f"{json.dumps(message)}\n")
@@ -152,6 +151,8 @@ def run_detached(companion: Companion, run_proxy: Callable[[Companion], int]) ->
         else:
             code = run_proxy(companion)
     except BaseException:  # noqa: BLE001 - reports as the interpreter does
+        import traceback
+
         traceback.print_exc()
     finally:
         sys.stderr.flush()

@@ -6,12 +6,16 @@ from importlib.util import find_spec
 from typing import Final
 
 from nanonets_proxy.app.config import AuthorizerConfig, Config, EnvironmentConfig, ServeConfig
+from nanonets_proxy.core.access.caller_tokens import CallerToken
 from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.core.net.addresses import TcpListener
 from nanonets_proxy.keys.source import BoundSource, NoKeyGiven
 from nanonets_proxy.keys.vault_policy import TOKEN_VARIABLE
 from nanonets_proxy.process.run.companion import Companion
 from nanonets_proxy.process.run.quick import PYTHON_PARSER
+
+CALLER_NAME: Final = "run"
+"""The command's name as a caller, in the log, the ledger, budgets and `policy`."""
 
 _QUIET: Final = "warning"
 _OF_LISTENERS: Final = frozenset({"listen", "allow_from", "admin_allow_from", "admin_quit"})
@@ -30,15 +34,14 @@ def beside_command(config: Config, companion: Companion) -> ServeConfig:
     assert isinstance(config, ServeConfig)
     (own,) = config.environments
     companion.hidden_variables = _variables_of_key_source(own)
+    token = CallerToken.of(CALLER_NAME, companion.token)
     host, port = companion.listener.getsockname()
     own = replace(
         own,
         listen=(TcpListener(host, port),),
         tls=None,
         guard=replace(own.guard, allow_from=(), any_peer=False),
-        authorizer=replace(
-            own.authorizer or _NO_CHECKS, has_token_header=False, tokens=(companion.token,), tokens_file=None
-        ),
+        authorizer=replace(own.authorizer or _NO_CHECKS, has_token_header=False, tokens=(token,), tokens_file=None),
         handler=replace(own.handler, credentials_header="authorization", caller_header="", tls=False),
         permissive_settings={
             name: value for name, value in own.permissive_settings.items() if name not in _OF_LISTENERS

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
-from nanonets_proxy.core.keys.audience import DEFAULT_UPSTREAM, Audience
+from nanonets_proxy.core.access.token_text import is_caller_token
+from nanonets_proxy.core.keys.key_mistakes import fault_of
 from nanonets_proxy.keys.files import FileUnreadable, read_small_file
 from nanonets_proxy.process.run.remembered import (
     SETTINGS_FILE,
@@ -26,7 +26,6 @@ PYTHON_PARSER: Final = "AIOHTTP_NO_EXTENSIONS"
 """The variable that has aiohttp parse in Python. Its parser is less strict, so `serve` ends with an error then."""
 
 _FILE_VARIABLE: Final = f"{KEY_VARIABLE}_FILE"
-_AUDIENCE: Final = Audience(DEFAULT_UPSTREAM)
 _TEMPORARY: Final = "/tmp"  # noqa: S108 - only asks whether bodies could be copied there
 
 
@@ -55,7 +54,7 @@ def _has_key(environ: Mapping[str, str]) -> bool:
     if (key is None) == (file is None):
         return False
     try:
-        ApiKey.parse(read_small_file(Path(file or "")) if key is None else key, "").bound_to(_AUDIENCE)
-    except (FileUnreadable, KeyUnusable):
+        text = (read_small_file(Path(file or "")) if key is None else key).strip()
+    except FileUnreadable:
         return False
-    return True
+    return fault_of(text) is None and not is_caller_token(text.encode())

@@ -11,7 +11,6 @@ import os
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import Final
 
@@ -44,6 +43,8 @@ def digest_of(flags: Sequence[str], environ: Mapping[str, str]) -> str | None:
     variables = sorted(item for item in environ.items() if item[0].lower().startswith(SETTINGS_PREFIX))
     # Whether they compete with settings. Their values are secret, and are checked each time.
     keys = sorted(name for name in environ if name.startswith(KEY_VARIABLE))
+    from hashlib import blake2b  # imported here: without settings nothing needs it, and it loads OpenSSL
+
     # The version is the same in many commits.
     text = ascii((__version__, sys.version, written, list(flags), variables, keys, content))
     return blake2b(text.encode(), digest_size=_DIGEST_BYTES).hexdigest()
