@@ -90,7 +90,9 @@ class FleetScene:
             cast("asyncio.AbstractEventLoop", process), self.random.random, lambda _: None, lambda: 0.0
         )
         replica = Replica(name, self.policy, names, bus, make)
-        replica.on_change = lambda reason: self.changes.append((self.loop.time(), number, replica.state, reason))
+        replica.position.on_change = lambda reason: self.changes.append(
+            (self.loop.time(), number, replica.state, reason)
+        )
         self.replicas.append(replica)
         self.buses.append(bus)
         self.processes.append(process)

@@ -17,11 +17,11 @@ def give(replica: Replica, now_s: float) -> dict[str, Any]:
     """Returns the JSON document for the new process. From now on, the replica uses half of its share."""
     document = {
         "at_s": now_s,
-        "hello": replica.hello(_NOBODY),
+        "hello": replica.position.hello(_NOBODY),
         "used": replica.counts.shared.everything(),
         "replicas": replica.replicas,
         "others": replica.own.others,
-        "epoch": replica.epoch,
+        "epoch": replica.position.epoch,
     }
     replica.use_part(2)
     return document
@@ -42,7 +42,7 @@ def take(replica: Replica, document: Mapping[str, Any], now_s: float) -> None:
     for scope, age_s, cost in sorted(held, key=lambda grant: -grant[1]):
         replica.room.log.add(scope, now_s - away_s - age_s, cost, 0)
     replica.counts.shared.hear(document["used"])
-    replica.own.replicas, replica.epoch = int(document["replicas"]), int(document["epoch"])
+    replica.own.replicas, replica.position.epoch = int(document["replicas"]), int(document["epoch"])
     replica.own.others = int(document.get("others", 0))  # an earlier version does not tell it
     replica.counts.use(replica.state, replica.replicas + replica.own.others)
     replica.use_part(2)

@@ -8,58 +8,75 @@ import contextlib
 import math
 from typing import Final
 
-from nanonets_proxy.admission.fleet.bus.port import EVERYBODY
+from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, Bus
 from nanonets_proxy.admission.fleet.bus.post import deliver
 from nanonets_proxy.admission.fleet.hello import make_alive
+from nanonets_proxy.admission.fleet.homes.maker import HomeMaker
 from nanonets_proxy.admission.fleet.homes.remote_home import Message
 from nanonets_proxy.admission.fleet.lead import OTHER_VERSION
+from nanonets_proxy.admission.fleet.position import Position
 from nanonets_proxy.admission.fleet.state import BEAT_S, BEATS_MISSED, GATHER_BEAT_S, State
-from nanonets_proxy.admission.fleet.transitions import Transitions
+from nanonets_proxy.core.ratelimit.fleet.names import Names
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 
 _ALIVE_EACH_S: Final = 0.5
 
 
-class Replica(Transitions):
+class Replica:
     """Call `start`, use `room`, then call `stop`."""
+
+    def __init__(self, name: str, policy: GatePolicy, names: Names, bus: Bus, make: HomeMaker) -> None:
+        """`name` is unique in the fleet."""
+        self.position = at = Position(name, policy, names, bus, make, self._beat)
+        self.own, self.room, self.beliefs = at.own, at.room, at.beliefs
+        self.campaign, self.counts = at.campaign, at.counts
+        self._bus = bus
+        self._loop = make.loop
+        self._beat_heard_at_s = -math.inf
+        self._alive_at_s = -math.inf
+
+    @property
+    def state(self) -> State:
+        """Which gate decides on its requests."""
+        return self.position.state
 
     async def start(self, patience_s: float) -> None:
         """Connects, and waits up to `patience_s` until a leader decides, or another version is here."""
-        self._bus.start(self._on_data, self._go_alone, self._on_unheard)
-        self._beater.start()
+        self._bus.start(self._on_data, self.position.go_alone, self._on_unheard)
+        self.position.beater.start()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._met.wait(), patience_s)
+            await asyncio.wait_for(self.position.met.wait(), patience_s)
 
     async def stop(self) -> None:
         """Says goodbye. The claims of this replica must have ended."""
-        self._stopped = True
-        self._silence.stop()
-        self._beater.stop()
+        self.position.stopped = True
+        self.position.silence.stop()
+        self.position.beater.stop()
         self.campaign.stop()
         self.counts.stop()
-        if self._lead is not None:
-            resignation = self._lead.end()
-            self._post.flush()
-            await self._bus.resign(self.epoch)
-            self._post.send(EVERYBODY, resignation)
-        elif self._leader:
-            self._post.send(self._leader, {"t": "bye"})
-        self._post.flush()
+        if self.position.lead is not None:
+            resignation = self.position.lead.end()
+            self.position.post.flush()
+            await self._bus.resign(self.position.epoch)
+            self.position.post.send(EVERYBODY, resignation)
+        elif self.position.leader:
+            self.position.post.send(self.position.leader, {"t": "bye"})
+        self.position.post.flush()
         await self._bus.stop()
 
     def change_policy(self, policy: GatePolicy) -> None:
         """Applies another policy."""
         self.own.change_policy(policy)
-        if self._lead is not None and self._lead.host is not None:
-            self._lead.use(policy)
+        if self.position.lead is not None and self.position.lead.host is not None:
+            self.position.lead.use(policy)
         else:
             self.own.home.room.change_policy(self.own.share())
 
     def use_part(self, parts: int) -> None:
         """Uses one of so many parts of its share while no leader decides: during a restart, there are two."""
         self.own.parts = parts
-        if self.state in (State.ALONE, State.COLLECTING):
+        if self.position.state in (State.ALONE, State.COLLECTING):
             self.own.decide_alone(is_remote=False)
 
     @property
@@ -74,112 +91,104 @@ class Replica(Transitions):
 
     def gate(self) -> Gate:
         """Returns a gate that shows what is known of the limits. Only a local home's gate has tickets."""
-        return self.own.home.gate if self._remote is None else self.own.shown()
+        return self.own.home.gate if self.position.remote is None else self.own.shown()
 
     def _beat(self) -> float:
-        now_s, wait_s = self._loop.time(), BEAT_S
-        if self._lead is not None:
-            self._lead.beat()
-            wait_s = GATHER_BEAT_S if self._lead.gathers and not self._lead.others else BEAT_S
-            self._share_with(self._lead.replicas, self._lead.others)
-            self._silence.watch()
-        elif self._seeks_lease:
+        position, now_s, wait_s = self.position, self._loop.time(), BEAT_S
+        if position.lead is not None:
+            position.lead.beat()
+            wait_s = GATHER_BEAT_S if position.lead.gathers and not position.lead.others else BEAT_S
+            position.share_with(position.lead.replicas, position.lead.others)
+            position.silence.watch()
+        elif position.seeks_lease:
             wait_s = self.campaign.pause_s()
             if not self.own.others or self._beat_heard_at_s + BEATS_MISSED * BEAT_S < now_s:
-                self.campaign.run(self.epoch)
+                self.campaign.run(position.epoch)
         elif self._beat_heard_at_s + BEATS_MISSED * BEAT_S < now_s:
-            self._go_alone("the leader is silent")
+            position.go_alone("the leader is silent")
             wait_s = self.campaign.pause_s()
-        elif self._alive_at_s + _ALIVE_EACH_S <= now_s and self._remote is not None and self._remote.joined:
+        elif self._alive_at_s + _ALIVE_EACH_S <= now_s and position.remote is not None and position.remote.joined:
             self._alive_at_s = now_s
-            self._post.send(self._leader, make_alive(self.room, self._remote))
+            position.post.send(position.leader, make_alive(self.room, position.remote))
         self.room.expire(now_s)
         return wait_s
 
     def _on_unheard(self, name: str) -> None:
-        if self._lead is not None and self._lead.host is not None:
-            self._lead.host.forget(name)
-        elif name == self._leader and self._remote is not None:
-            self._go_alone("the leader is gone")
+        if self.position.lead is not None and self.position.lead.host is not None:
+            self.position.lead.host.forget(name)
+        elif name == self.position.leader and self.position.remote is not None:
+            self.position.go_alone("the leader is gone")
 
     def _on_data(self, data: bytes) -> None:
-        if self._stopped:
+        if self.position.stopped:
             return
         if self._loop.time() > self.room.valid_until_s:
             self.room.on_stale()
         deliver(data, self._on_message)
 
     def _on_message(self, sender: str, epoch: int, message: Message) -> None:
-        what, now_s = message["t"], self._loop.time()
+        position, what, now_s = self.position, message["t"], self._loop.time()
         if what == "beat":
             self._on_beat(sender, epoch, message, now_s)
-        elif self.counts.hear(message) or epoch < self.epoch or (epoch > self.epoch and what != "resign"):
+        elif self.counts.hear(message) or epoch < position.epoch or (epoch > position.epoch and what != "resign"):
             return  # counts, or of an earlier leader, or of a later one that we have not heard yet
         elif what == "resign":
             self._on_resign(sender, epoch, message, now_s)
-        elif self._lead is not None:
-            if self._lead.is_new(what, sender):
+        elif position.lead is not None:
+            if position.lead.is_new(what, sender):
                 self.counts.tell_all(sender)
-            if what == "hello" and self.state is State.COLLECTING:
+            if what == "hello" and position.state is State.COLLECTING:
                 self.beliefs.hear(message["beliefs"], now_s)
-            self._lead.on_message(what, message | {"from": sender}, now_s)
-        elif self._remote is not None and sender == self._leader:
+            position.lead.on_message(what, message | {"from": sender}, now_s)
+        elif position.remote is not None and sender == position.leader:
             if what != "granted":  # which answers nothing
-                self._silence.heard()
+                position.silence.heard()
             if what == "welcome":
-                self._on_welcome()
+                position.welcomed()
             elif what == "who":
-                self._join(self._leader, self.epoch)
+                position.join(position.leader, position.epoch)
             elif what == "granted":
                 self.beliefs.note_leader_grants(message["log"], now_s)
-            elif self._remote.joined:
-                self._remote.answer(message)
-
-    def _on_welcome(self) -> None:
-        if self._remote is not None and not self._remote.joined:
-            self.state = State.FOLLOWING
-            self.room.told(self.epoch)
-            self._remote.join()
-            self._silence.watch()
-            self._met.set()
-            self._changed("a leader decides")
+            elif position.remote.joined:
+                position.remote.answer(message)
 
     def _on_beat(self, sender: str, epoch: int, message: Message, now_s: float) -> None:
-        if sender == self.name:
-            if self._lead is not None and self._lead.epoch == epoch:
-                self._lead.own_beat_heard()
+        position = self.position
+        if sender == position.name:
+            if position.lead is not None and position.lead.epoch == epoch:
+                position.lead.own_beat_heard()
             return
-        if epoch < self.epoch:
+        if epoch < position.epoch:
             return
         if message.get("gathers"):
-            if not self._seeks_lease:
-                self._go_alone(OTHER_VERSION if "others" in message else "another replica begins to lead")
-            self.epoch = epoch
-            self._post.send(sender, {"t": "here"})
+            if not position.seeks_lease:
+                position.go_alone(OTHER_VERSION if "others" in message else "another replica begins to lead")
+            position.epoch = epoch
+            position.post.send(sender, {"t": "here"})
             if "others" in message:
                 self._on_other_version(message, now_s)
             return
         self._beat_heard_at_s, self.own.others = now_s, 0
         self.own.replicas = max(2, int(message["replicas"]))  # the leader, and this replica
-        follows = self._remote is not None and self._remote.epoch == epoch and self._leader == sender
+        follows = position.follows(sender, epoch)
         self.beliefs.note_beat(message, epoch, now_s, is_of_known_leader=follows)
         if not follows:
-            self._join(sender, epoch)
+            position.join(sender, epoch)
 
     def _on_other_version(self, message: Message, now_s: float) -> None:
-        if self.state is State.JOINING:
-            self._go_alone(OTHER_VERSION)
+        if self.position.state is State.JOINING:
+            self.position.go_alone(OTHER_VERSION)
         self._beat_heard_at_s = now_s
         if not self.beliefs.snapshots:
             self.beliefs.hear(message["told"], now_s)
-        self._share_with(int(message["replicas"]), int(message["others"]))
+        self.position.share_with(int(message["replicas"]), int(message["others"]))
 
     def _on_resign(self, sender: str, epoch: int, message: Message, now_s: float) -> None:
-        if sender == self._leader and sender != self.name:
+        if sender == self.position.leader and sender != self.position.name:
             self.beliefs.note_leader_grants(message["log"], now_s)
             if self.own.others:  # this replica decides already
                 self._beat_heard_at_s = -math.inf
             else:
                 self.own.replicas = max(1, self.own.replicas - 1)
-                self._join("", epoch)
-            self._rush_beat()
+                self.position.join("", epoch)
+            self.position.rush_beat()

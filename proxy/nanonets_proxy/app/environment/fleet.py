@@ -69,7 +69,7 @@ class Fleet:
                 slept_s,
             ),
         )
-        self._replica.on_change = self._on_change
+        self._replica.position.on_change = self._on_change
         self.room = self._replica.room
         self.counts = self._replica.counts.shared
         self.handover = FleetHandover(self._replica, policy.prefix())

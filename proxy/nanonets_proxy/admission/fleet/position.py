@@ -1,0 +1,191 @@
+"""Where a replica stands in its fleet (`state.py`).
+
+Each transition moves all claims to the gate that decides from now on.
+"""
+
+import asyncio
+import math
+from functools import partial
+from typing import TYPE_CHECKING
+
+from nanonets_proxy.admission.fleet.bus.port import Bus, Won
+from nanonets_proxy.admission.fleet.bus.post import Post
+from nanonets_proxy.admission.fleet.campaign import Campaign
+from nanonets_proxy.admission.fleet.counts_post import CountsPost
+from nanonets_proxy.admission.fleet.homes.maker import HomeMaker
+from nanonets_proxy.admission.fleet.homes.remote_home import Message, RemoteHome
+from nanonets_proxy.admission.fleet.lead import OTHER_VERSION, Lead
+from nanonets_proxy.admission.fleet.own_side import OwnSide
+from nanonets_proxy.admission.fleet.state import State
+from nanonets_proxy.admission.fleet.timers import Beater, Silence, most_ticks
+from nanonets_proxy.core.access.shared_counts import SharedCounts
+from nanonets_proxy.core.ratelimit.fleet.names import Names
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Position:
+    """The state of a replica, and its transitions. `Replica` hears what causes them."""
+
+    def __init__(
+        self, name: str, policy: GatePolicy, names: Names, bus: Bus, make: HomeMaker, beat: "Callable[[], float]"
+    ) -> None:
+        """`name` is unique in the fleet. `beat` does what is due, and returns when to call it again, in seconds."""
+        self.name = name
+        self.state = State.ALONE
+        self.on_change: Callable[[str], None] = lambda _: None
+        """Called with the reason when the state has become ALONE, FOLLOWING or LEADING, or shares have changed."""
+        self._bus = bus
+        self._loop = loop = make.loop
+        self.own = OwnSide(policy, names, make)
+        self.room, self.beliefs = self.own.room, self.own.beliefs
+        self.leader = ""
+        """The name of the latest leader; empty: it has resigned, or none was heard."""
+        self.epoch = 0
+        """The largest epoch that this replica has heard of."""
+        self.silence = Silence(
+            loop, lambda: most_ticks(self.lead, self.remote, is_sending=bus.is_sending), self.go_alone
+        )
+        self.beater = Beater(loop, beat)
+        self.campaign = Campaign(bus, loop, make.jitter, self._collect)
+        self.post = Post(name, bus, loop, lambda: self.epoch)
+        self.counts = CountsPost(SharedCounts(name, names.lane), self.post.send, loop)
+        self.stopped = False
+        """Set when the replica stops: from then on, it does not begin to lead."""
+        self._reason = ""  # of the latest change
+        self.met = asyncio.Event()
+        """Set once this replica knows the fleet."""
+        self.remote: RemoteHome | None = None
+        """In JOINING and FOLLOWING."""
+        self.lead: Lead | None = None
+        """In COLLECTING and LEADING."""
+        self.room.on_stale = self.on_stale
+        self.room.on_ask, self.room.on_refused = self.silence.watch, self.beliefs.note_refusal
+
+    @property
+    def seeks_lease(self) -> bool:
+        """Whether nobody leads, as far as this replica knows: it is alone, or its leader has just resigned."""
+        return self.state is State.ALONE or (self.state is State.JOINING and not self.leader)
+
+    def rush_beat(self) -> None:
+        """Lets the next beat come at once, or in a moment if this replica must campaign first."""
+        self.beater.rush(self.campaign.pause_s() if self.seeks_lease else 0.0)
+
+    def _changed(self, reason: str) -> None:
+        self._reason = reason
+        self.counts.use(self.state, self.own.replicas + self.own.others)
+        self.on_change(reason)
+
+    def go_alone(self, reason: str) -> None:
+        """From now on, this replica decides with its share."""
+        if self.state is State.ALONE:
+            if self.own.others and reason != self._reason:
+                self._changed(reason)
+            return
+        if self.lead is not None:
+            self.own.others = self.lead.others
+        self._leave_lead()
+        self.state = State.ALONE
+        self.own.decide_alone(is_remote=self.remote is not None)
+        self.remote = None
+        self.rush_beat()
+        self._changed(reason)
+
+    def on_stale(self) -> None:
+        """Waits for the next leader, which was found meanwhile or will be soon, if Redis can be reached."""
+        if self._bus.connected:
+            self.join("", self.epoch)
+            self.rush_beat()
+        else:
+            self.go_alone("the process stood still for too long")
+
+    def _leave_lead(self) -> None:
+        """Ends what only a leader has."""
+        if self.lead is not None:
+            self.lead.note_beliefs()
+            self.lead.end()
+            self.lead = None
+
+    def share_with(self, replicas: int, others: int) -> None:
+        """Uses the share of one among so many replicas of this version and of others."""
+        if (replicas, others) != (self.own.replicas, self.own.others):
+            self.own.replicas, self.own.others = replicas, others
+            if others:
+                self.own.decide_alone(is_remote=False)
+                self.counts.use(self.state, replicas + others)
+        if others:
+            self.met.set()
+            if self._reason != OTHER_VERSION:
+                self._changed(OTHER_VERSION)
+
+    def welcomed(self) -> None:
+        """From now on, the leader decides. Ignores a repeated welcome."""
+        if self.remote is not None and not self.remote.joined:
+            self.state = State.FOLLOWING
+            self.room.told(self.epoch)
+            self.remote.join()
+            self.silence.watch()
+            self.met.set()
+            self._changed("a leader decides")
+
+    def follows(self, leader: str, epoch: int) -> bool:
+        """Returns whether this replica follows this leader, or has said hello to it."""
+        return self.remote is not None and self.remote.epoch == epoch and self.leader == leader
+
+    def hello(self, epoch: int) -> Message:
+        """Returns what this replica tells the leader of this epoch."""
+        if self.lead is not None:
+            self.lead.note_beliefs()
+        return self.own.hello(epoch, is_remote=self.remote is not None)
+
+    def join(self, leader: str, epoch: int) -> None:
+        """Says hello to a leader; empty: waits for one. Until its welcome, nobody grants anything here."""
+        self._leave_lead()
+        self.leader, self.epoch = leader, epoch
+        hello = self.hello(epoch)
+        self.remote = RemoteHome(epoch, lambda message: self.post.send(leader, message), self._loop)
+        self.state = State.JOINING
+        self.room.valid_until_s = math.inf
+        self.room.move(self.remote, epoch)
+        if leader:
+            self.post.send(leader, hello)
+        self.silence.watch()
+
+    def _collect(self, won: Won, asked_at_s: float) -> None:
+        """Begins to lead: asks which replicas are here, and then for their hellos."""
+        if self.stopped or not self.seeks_lease:
+            return
+        self._leave_lead()
+        if self.remote is not None:  # the gate from before is out of date
+            self.own.renew(is_remote=True)
+            self.remote = None
+        self.state = State.COLLECTING
+        self.epoch, self.leader = won.epoch, self.name
+        beliefs, counts = self.beliefs, self.counts.shared
+        self.lead = Lead(self.name, won, self.own.replicas, asked_at_s, self._bus, beliefs, counts, self._loop)
+        self.lead.on_end, self.lead.on_renewed = self.go_alone, self._on_renewed
+        self.lead.on_ready = partial(self._open, self.lead)
+        self.room.on_own_grant = self.lead.note_grant
+        self.beliefs.note_kept(won, self._loop.time())
+        self.counts.note_kept(won)
+        self.share_with(self.own.replicas, won.others)
+        self.rush_beat()
+
+    def _open(self, lead: Lead) -> None:
+        """Begins to decide for all replicas that said hello."""
+        if self.stopped or lead is not self.lead or lead.host is not None:
+            return
+        self.state = State.LEADING
+        home = self.own.make_leading()
+        lead.open(home, self.own.policy, self.post.send)
+        self.own.use(home, self.epoch, lead.valid_until_s)
+        self.rush_beat()
+        self.met.set()
+        self._changed("this replica leads")
+
+    def _on_renewed(self, valid_until_s: float) -> None:
+        self.silence.heard()
+        if self.state is State.LEADING:
+            self.room.valid_until_s = valid_until_s
