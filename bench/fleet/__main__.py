@@ -6,79 +6,22 @@ Times are real, so the load of the machine affects the figures. They must not de
 import argparse
 import asyncio
 import contextlib
-import json
 import signal
 import sys
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import aiohttp
 
-from fleet import faults, latency
+from fleet import faults, latency, upgrade
+from fleet.load import KINDS, Results, call, jain, stats
 from fleet.redis_server import RedisServer, redis_server
 from support.commands.process import Running, proxy_to, sandbox
 
-COUNT, PERIOD_S = 40, 4.0
-LATENCY_S = 0.25
-PATH = "/api/v4/workflows"
 _WARM_S = 8.0
-
-KINDS = {
-    "window": (("--limit", f"{COUNT}/{PERIOD_S:.0f}s", "--limit-kind", "fixed"), COUNT / PERIOD_S),
-    "sliding": (("--limit", f"{COUNT}/{PERIOD_S:.0f}s", "--limit-kind", "sliding"), COUNT / PERIOD_S),
-    "bucket": (("--limit", f"{COUNT}/{PERIOD_S:.0f}s", "--limit-kind", "bucket"), COUNT / PERIOD_S),
-    "concurrency": (
-        ("--limit", "12/1s", "--limit-kind", "concurrency", "--latency", str(LATENCY_S)),
-        12 / LATENCY_S,
-    ),
-}
-"""The sandbox's arguments, and the rate of an oracle."""
-
-
-@dataclass
-class Results:
-    """What the callers saw since `since_s`."""
-
-    since_s: float = 0.0
-    served: "Counter[tuple[int, str]]" = field(default_factory=Counter)
-    not_200: int = 0
-
-    def by(self, key: Callable[[tuple[int, str]], object], of: "list[object]") -> list[float]:
-        sums: Counter[object] = Counter()
-        for each, count in self.served.items():
-            sums[key(each)] += count
-        return [sums[each] for each in of]
-
-
-def jain(values: list[float]) -> float:
-    """Returns Jain's index of fairness: 1 if all values are equal, 1/n if one has everything."""
-    squares = sum(value * value for value in values)
-    return sum(values) ** 2 / (len(values) * squares) if squares else 0.0
-
-
-def _stats(upstream: str) -> tuple[int, int]:
-    with urllib.request.urlopen(f"{upstream}/sandbox/stats") as response:  # noqa: S310 - loopback, http
-        stats = json.load(response)
-    return stats["admitted"], stats["refused"]
-
-
-async def _call(session: aiohttp.ClientSession, url: str, replica: int, caller: str, results: Results) -> None:
-    while True:
-        try:
-            async with session.get(url, headers={"X-Caller": caller}) as response:
-                await response.read()
-                status = response.status
-        except aiohttp.ClientError:
-            status = 0
-        if status == 200:
-            results.served[replica, caller] += 1
-        else:
-            results.not_200 += 1
-            await asyncio.sleep(0.2)
 
 
 @dataclass
@@ -107,8 +50,9 @@ async def _load(
 ) -> None:
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(None)) as session:
+        urls = [proxy.url for proxy in own.proxies]
         tasks = [
-            asyncio.create_task(_call(session, own.proxies[n].url + PATH, n, f"r{n}c{c}", results))
+            asyncio.create_task(call(session, urls, n, f"r{n}c{c}", results))
             for n, count in enumerate(callers)
             for c in range(count)
         ]
@@ -116,11 +60,11 @@ async def _load(
         results.served.clear()
         results.not_200 = 0
         results.since_s = time.monotonic()
-        base = await asyncio.to_thread(_stats, own.upstream)
+        base = await asyncio.to_thread(stats, own.upstream)
         await asyncio.sleep(0.2 * seconds)
         await asyncio.to_thread(event)
         await asyncio.sleep(0.8 * seconds)
-        admitted, refused = await asyncio.to_thread(_stats, own.upstream)
+        admitted, refused = await asyncio.to_thread(stats, own.upstream)
         results.admitted, results.refused = admitted - base[0], refused - base[1]  # type: ignore[attr-defined]
         for task in tasks:
             task.cancel()
@@ -222,9 +166,19 @@ def main() -> int:
     parser.add_argument("--latency", action="store_true", help="only measure what a fleet adds to a request")
     parser.add_argument("--alone", action="store_true")
     parser.add_argument("--simulate", action="store_true", help="simulate faults in virtual time instead")
+    parser.add_argument(
+        "--upgrade",
+        nargs="?",
+        const="",
+        metavar="COMMAND",
+        help="upgrade a fleet from another version, and back; no command: this version with another protocol",
+    )
     given = parser.parse_args()
     if given.simulate:
         faults.main([int(count) for count in given.replicas.split(",")])
+        return 0
+    if given.upgrade is not None:
+        upgrade.main(given.upgrade, int(given.replicas.split(",")[0]), given.kinds.split(","))
         return 0
     if given.latency:
         latency.main()

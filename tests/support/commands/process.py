@@ -125,11 +125,12 @@ def running(
     arguments: Sequence[str],
     env: Mapping[str, str],
     *,
+    command: Sequence[str] = COMMAND,
     within: Sequence[str] = (),
     folder: Path | None = None,
     is_forked: bool = False,
 ) -> Iterator[Running]:
-    """Runs the command during the block, and ends it afterwards in any case.
+    """Runs a command during the block, and ends it afterwards in any case.
 
     `within` is a command such as `ip netns exec` that replaces itself by the proxy. `is_forked`: the start is not
     under test, and may save its cost (`forked_command.py`).
@@ -141,7 +142,7 @@ def running(
         process = ForkedCommand(arguments, env, folder or Path.cwd())
     else:
         process = subprocess.Popen(
-            [*within, *COMMAND, *arguments],
+            [*within, *command, *arguments],
             env=dict(env),
             cwd=folder,
             stdin=subprocess.DEVNULL,

@@ -1,0 +1,71 @@
+"""The callers of a fleet of real proxies: what they ask for, and what they see."""
+
+import asyncio
+import json
+import urllib.request
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import aiohttp
+
+COUNT, PERIOD_S = 40, 4.0
+LATENCY_S = 0.25
+PATH = "/api/v4/workflows"
+
+KINDS = {
+    "window": (("--limit", f"{COUNT}/{PERIOD_S:.0f}s", "--limit-kind", "fixed"), COUNT / PERIOD_S),
+    "sliding": (("--limit", f"{COUNT}/{PERIOD_S:.0f}s", "--limit-kind", "sliding"), COUNT / PERIOD_S),
+    "bucket": (("--limit", f"{COUNT}/{PERIOD_S:.0f}s", "--limit-kind", "bucket"), COUNT / PERIOD_S),
+    "concurrency": (
+        ("--limit", "12/1s", "--limit-kind", "concurrency", "--latency", str(LATENCY_S)),
+        12 / LATENCY_S,
+    ),
+}
+"""The sandbox's arguments, and the rate of an oracle."""
+
+
+@dataclass
+class Results:
+    """What the callers saw since `since_s`."""
+
+    since_s: float = 0.0
+    served: "Counter[tuple[int, str]]" = field(default_factory=Counter)
+    not_200: int = 0
+
+    def by(self, key: Callable[[tuple[int, str]], object], of: "list[object]") -> list[float]:
+        sums: Counter[object] = Counter()
+        for each, count in self.served.items():
+            sums[key(each)] += count
+        return [sums[each] for each in of]
+
+
+def jain(values: list[float]) -> float:
+    """Returns Jain's index of fairness: 1 if all values are equal, 1/n if one has everything."""
+    squares = sum(value * value for value in values)
+    return sum(values) ** 2 / (len(values) * squares) if squares else 0.0
+
+
+def stats(upstream: str) -> tuple[int, int]:
+    """Returns how many requests the upstream has admitted and refused."""
+    with urllib.request.urlopen(f"{upstream}/sandbox/stats") as response:  # noqa: S310 - loopback, http
+        stats = json.load(response)
+    return stats["admitted"], stats["refused"]
+
+
+async def call(
+    session: aiohttp.ClientSession, urls: list[str], replica: int, caller: str, results: Results
+) -> None:
+    """Calls without a pause. Each request goes to what `urls` then names for the replica."""
+    while True:
+        try:
+            async with session.get(urls[replica] + PATH, headers={"X-Caller": caller}) as response:
+                await response.read()
+                status = response.status
+        except aiohttp.ClientError:
+            status = 0
+        if status == 200:
+            results.served[replica, caller] += 1
+        else:
+            results.not_200 += 1
+            await asyncio.sleep(0.2)
