@@ -2,7 +2,7 @@
 
 import pytest
 
-from simulator import misleading
+from simulator import limiters, misleading
 from simulator.hints import HintStyle, always, constant, exact, none, whole_seconds
 from simulator.traffic import LIMITS, Limit, burst_after_a_few, excess, loads
 
@@ -84,3 +84,10 @@ def test_a_least_interval_between_requests_is_found_without_hints(seed: int) -> 
     """As 3 in 0.99 s, it took minutes to find 1 in 0.2 s: up to 38 times the oracle's wait."""
     limit = BY_NAME["GCRA 5/s"]
     assert excess(limit, loads(limit)["0.9 of the limit"], none, seed)[0] <= 4.0
+
+
+@pytest.mark.parametrize("seed", [1, 3])
+def test_a_least_interval_close_to_the_differences_of_travel_times_is_found_without_hints(seed: int) -> None:
+    """Two requests granted together arrive in any order. The mean wait was 186 and 129 times the oracle's."""
+    limit = Limit("GCRA 20/s", lambda _: limiters.TokenBucket(1, 20.0), 0.05, 20.0)
+    assert excess(limit, loads(limit)["0.9 of the limit"], none, seed)[0] <= 40.0

@@ -35,6 +35,13 @@ def test_a_grant_after_the_refused_request_does_not_hide_the_interval_before_tha
     assert notes(refusals) == [None] * 3
 
 
+@pytest.mark.parametrize("later_s", [0.0, 0.005])
+def test_a_grant_a_moment_after_the_refused_request_may_have_arrived_before_it(later_s: float) -> None:
+    """Otherwise the second refusal would seem to come 0.5 s after an accepted request, and end the search."""
+    refusals = [([0.0, 0.3], 0.4), ([1.0, 1.5 + later_s], 1.5), ([2.0, 2.3], 2.4)]
+    assert notes(refusals) == [None, None, pytest.approx(0.3)]
+
+
 def test_intervals_as_short_as_the_differences_of_travel_times_tell_nothing() -> None:
     refusals = [([number, number + 0.02], number + 0.021) for number in (0.0, 1.0, 2.0)]
     assert notes(refusals) == [None] * 3

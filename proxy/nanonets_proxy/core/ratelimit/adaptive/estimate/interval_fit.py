@@ -42,8 +42,9 @@ class IntervalFit:
             if cost != 1:
                 self.stop()
                 return None
-            if granted_s >= refused_at_s:
+            if granted_s > refused_at_s + tolerance_s:
                 break
+            # A request that was granted at most `tolerance_s` later may have arrived before the refused one.
             if previous_s is not None:
                 self._accepted_s = min(self._accepted_s, granted_s - previous_s)
             previous_s = granted_s
