@@ -87,7 +87,7 @@ bench-restart: $(VENV)/dev.stamp ## Restart the proxy 50 times under 1,000 reque
 	PYTHONPATH=tests:bench $(BIN)/python -m restarts
 
 abuse: $(VENV)/dev.stamp ## Attack the proxy at full scale (a few minutes; needs 20,000 open files)
-	ABUSE_SCALE=1 $(BIN)/python -m pytest tests/abuse -s $(PYTEST_ARGS)
+	ABUSE_SCALE=1 $(BIN)/python -m pytest tests/abuse -o faulthandler_timeout=0 -s $(PYTEST_ARGS)
 
 release: $(VENV)/dev.stamp $(SYSTEM_VENV)/system.stamp ## Build wheel, sdist, images, bill of materials and checksums in dist/ (docker or podman)
 	.ci/release
@@ -124,7 +124,7 @@ conformance-peers: $(VENV)/dev.stamp ## Run the conformance cases against nginx,
 	PYTHONPATH=tests $(BIN)/python -m conformance.page
 
 soak: $(VENV)/dev.stamp ## Inject random faults on both sides for ten minutes (SOAK_S: seconds; SOAK_SEED)
-	SOAK_S=$${SOAK_S:-600} SOAK_SEED=$${SOAK_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/soak -s $(PYTEST_ARGS)
+	SOAK_S=$${SOAK_S:-600} SOAK_SEED=$${SOAK_SEED:-$$(date +%s)} $(BIN)/python -m pytest tests/soak -o faulthandler_timeout=0 -s $(PYTEST_ARGS)
 
 soak-jobs: $(VENV)/dev.stamp ## Kill a proxy with jobs 1,000 times: none is lost, none is sent twice (ROUNDS, SEED)
 	PYTHONPATH=tests $(BIN)/python -m support.commands.job_kills $${ROUNDS:-1000} $${SEED:-$$(date +%s)}

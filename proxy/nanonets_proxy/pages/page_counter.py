@@ -61,7 +61,8 @@ class PageCounter:
         """Starts the process. Returns when the process is ready, or after some seconds."""
         self._start()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._ready.wait(), _MAX_START_S)
+            async with asyncio.timeout(_MAX_START_S):
+                await self._ready.wait()
 
     def close(self) -> None:
         """Ends the process."""

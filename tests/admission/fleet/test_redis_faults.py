@@ -107,6 +107,21 @@ async def test_a_server_that_stays_read_only_is_not_asked_again_and_again(redis:
         await bus.stop()
 
 
+async def test_a_bus_stops_at_each_moment_of_its_start(redis: RedisServer) -> None:
+    """Redis-py may ignore that a task is cancelled, if it sends a command with a time limit of its own."""
+    steps, is_connected = 0, False
+    while not is_connected:
+        bus = RedisBus(policy(redis.url), "a")
+        bus.start(lambda _: None, lambda _: None, lambda _: None)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        is_connected = bus.connected
+        stopping = asyncio.ensure_future(bus.stop())
+        await asyncio.wait([stopping], timeout=30)
+        assert stopping.done()
+        steps += 1
+
+
 def _connections(redis: RedisServer) -> int:
     answer = redis.ask("INFO", "stats").decode()
     return int(answer.split("total_connections_received:")[1].split()[0])

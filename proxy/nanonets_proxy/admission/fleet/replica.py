@@ -46,7 +46,8 @@ class Replica:
         self._bus.start(self._on_data, self.position.go_alone, self._on_unheard)
         self.position.beater.start()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.position.met.wait(), patience_s)
+            async with asyncio.timeout(patience_s):
+                await self.position.met.wait()
 
     async def stop(self) -> None:
         """Says goodbye. The claims of this replica must have ended."""

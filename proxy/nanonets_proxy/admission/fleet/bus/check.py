@@ -3,7 +3,13 @@
 import ssl
 from typing import Any, Final
 
-from nanonets_proxy.admission.fleet.bus.client import ServerUnknown, check_tls_files, find_server, make_client
+from nanonets_proxy.admission.fleet.bus.client import (
+    TIMEOUT_S,
+    ServerUnknown,
+    check_tls_files,
+    find_server,
+    make_client,
+)
 from nanonets_proxy.admission.fleet.bus.port import CoordinationUnusable
 from nanonets_proxy.admission.fleet.bus.scripts import CAMPAIGN, RENEW, RESIGN, keys
 from nanonets_proxy.core.ratelimit.fleet.policy import PROTOCOL, FleetPolicy
@@ -25,12 +31,13 @@ async def check(policy: FleetPolicy) -> str | None:
     A server that is away may come back. A wrong password, a missing right or another kind of server will not.
     """
     address = policy.address
-    client = make_client(address, address.hosts[0])  # before the library's exceptions: it may not be installed
+    # Before the library's exceptions: it may not be installed.
+    client = make_client(address, address.hosts[0])
     from redis import exceptions
 
     check_tls_files(address)
     try:
-        client = make_client(address, await find_server(policy))
+        client = make_client(address, await find_server(policy), socket_timeout=TIMEOUT_S)
         await _rehearse(client, f"{policy.prefix()}:check", f"{policy.common_prefix()}:check")
     except (exceptions.BusyLoadingError, exceptions.ClusterDownError, ServerUnknown) as error:
         return f"{address}: {error}"

@@ -3,6 +3,7 @@
 Only a process with `coordination` loads redis-py, so this module imports it where it is needed.
 """
 
+import asyncio
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,8 +14,8 @@ from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_TIMEOUT_S: Final = 1.0
-_QUICK: Final = {"socket_timeout": 0.5, "socket_connect_timeout": 0.5}  # there may be several to ask
+TIMEOUT_S: Final = 1.0
+_TO_ASK_S: Final = 0.5  # there may be several to ask
 
 Server = tuple[str, int]
 
@@ -24,7 +25,11 @@ class ServerUnknown(Exception):
 
 
 def make_client(address: RedisAddress, server: Server, **options: Any) -> Any:
-    """Returns a client of one server. Raises CoordinationUnusable if the library is not installed."""
+    """Returns a client of one server. Raises CoordinationUnusable if the library is not installed.
+
+    Without `socket_timeout` among the options, only connecting has a time limit: set one for each command. Before
+    Python 3.12, a command with a time limit of the library's own sometimes ignores that its task is cancelled.
+    """
     try:
         from redis.asyncio import Redis
         from redis.asyncio.retry import Retry
@@ -47,8 +52,8 @@ def make_client(address: RedisAddress, server: Server, **options: Any) -> Any:
             "db": address.database,
             "username": address.user or None,
             "password": address.password or None,
-            "socket_timeout": _TIMEOUT_S,
-            "socket_connect_timeout": _TIMEOUT_S,
+            "socket_timeout": None,
+            "socket_connect_timeout": TIMEOUT_S,
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
         }
@@ -98,7 +103,8 @@ async def _ask_each(address: RedisAddress, ask: Any) -> Server:
     fault: Exception = ServerUnknown("no host is named")
     for host in address.hosts:
         try:
-            found: Server = await ask(address, host)
+            async with asyncio.timeout(_TO_ASK_S):
+                found: Server = await ask(address, host)
         except CoordinationUnusable as error:
             fault = error
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one host, another may know
@@ -114,14 +120,13 @@ async def _ask_sentinel(address: RedisAddress, host: Server) -> Server:
     from redis.exceptions import AuthenticationError, ResponseError
 
     command = ("SENTINEL", "GET-MASTER-ADDR-BY-NAME", address.service)
-    options: dict[str, Any] = _QUICK | {"db": 0}
-    async with make_client(address, host, **options, username=None, password=None) as client:
+    async with make_client(address, host, db=0, username=None, password=None) as client:
         try:
             found = await client.execute_command(*command)
         except (AuthenticationError, ResponseError) as error:
             if "NOAUTH" not in str(error) and "uthentication required" not in str(error):
                 raise _explained(error, host) from None
-            async with make_client(address, host, **options) as known:
+            async with make_client(address, host, db=0) as known:
                 found = await known.execute_command(*command)
     if found is None:
         name, (sentinel, port) = address.service, host
@@ -133,7 +138,7 @@ async def _ask_node(slot: int, address: RedisAddress, host: Server) -> Server:
     """Asks a node of the cluster for the master of a slot."""
     from redis.exceptions import ResponseError
 
-    async with make_client(address, host, **_QUICK) as client:
+    async with make_client(address, host) as client:
         try:
             # In two words, the library does not parse the response: its form differs between versions.
             slots: Iterable[Any] = await client.execute_command("CLUSTER", "SLOTS")

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import structlog
 
-from nanonets_proxy.admission.fleet.bus.client import find_server, make_client, words
+from nanonets_proxy.admission.fleet.bus.client import TIMEOUT_S, find_server, make_client, words
 from nanonets_proxy.admission.fleet.bus.port import BusError, Won
 from nanonets_proxy.admission.fleet.bus.publisher import Publisher
 from nanonets_proxy.admission.fleet.bus.scripts import CAMPAIGN, RENEW, RESIGN, keys
@@ -84,9 +84,7 @@ class RedisBus:
         clients: list[Any] = []
         try:
             server = await find_server(self._policy)
-            clients = [make_client(self._policy.address, server) for _ in range(2)]
-            # Without a timeout of its own, the library writes at once, and not in another task.
-            clients.append(make_client(self._policy.address, server, socket_timeout=None))
+            clients = [make_client(self._policy.address, server) for _ in range(3)]
             async with asyncio.timeout(_SILENCE_S):
                 connection = await clients[2].connection_pool.get_connection()
             self._publisher = Publisher(connection, self._on_unheard, self._on_message_lost)
@@ -116,14 +114,16 @@ class RedisBus:
         pubsub = client.pubsub()
         try:
             channels, heard, is_asked = (self._channel(""), self._channel(self._name)), 0, False
-            await pubsub.subscribe(*channels)
+            async with asyncio.timeout(TIMEOUT_S):
+                await pubsub.subscribe(*channels)
             while True:
                 message = await pubsub.get_message(timeout=_SILENCE_S)
                 if message is None and is_asked:
                     raise TimeoutError("the subscription is silent")
                 is_asked = message is None
                 if message is None:
-                    await pubsub.ping()
+                    async with asyncio.timeout(TIMEOUT_S):
+                        await pubsub.ping()
                 elif message["type"] == "message":
                     self._on_message(message["data"])
                 elif message["type"] == "subscribe":
@@ -175,7 +175,8 @@ class RedisBus:
         if self._commands is None:
             raise BusError("not connected")
         try:
-            return await self._commands.register_script(script)(keys=list(keys), args=list(values))
+            async with asyncio.timeout(TIMEOUT_S):
+                return await self._commands.register_script(script)(keys=list(keys), args=list(values))
         except Exception as error:  # noqa: BLE001 - each fault of Redis has the same effect
             self._judge(error)
             raise BusError(words(error)) from None
@@ -184,7 +185,7 @@ class RedisBus:
         """Lets the bus look for the server again if the error may mean that it is another one now."""
         from redis import exceptions as e
 
-        gone = (e.ConnectionError, e.TimeoutError, e.ReadOnlyError, e.MovedError, e.ClusterDownError)
+        gone = (e.ConnectionError, e.TimeoutError, TimeoutError, e.ReadOnlyError, e.MovedError, e.ClusterDownError)
         if isinstance(error, gone) and self._broken is not None and not self._broken.done():
             self._broken.set_result(words(error))
 
