@@ -158,7 +158,7 @@ bench-instructions: $(VENV)/dev.stamp ## Count the instructions of a request, on
 	@command -v valgrind >/dev/null || { echo "make: valgrind is missing. On Debian: apt-get install valgrind" >&2; exit 1; }
 	PYTHONPATH=bench $(BIN)/python -m instructions
 
-bench-telemetry: $(VENV)/dev.stamp ## Measure what ledger, traces and metrics add to a request (two minutes; needs nginx and wrk; ONLY, ROUNDS, RATE)
+bench-telemetry: $(VENV)/dev.stamp ## Measure what ledger, traces and metrics add to a request (three minutes; needs nginx and wrk; ONLY, ROUNDS, RATE)
 	PYTHONPATH=bench $(BIN)/python -m telemetry
 
 bench-page: $(VENV)/dev.stamp ## Generate docs/speed.md from the results of the last whole run

@@ -2,8 +2,9 @@
 
 Each variant gets the same load at a fixed rate, in turns, each time in a new process on a core of its own. CPU time
 is the kernel's accounting, by thread: the first one runs the event loop, and the others write log and ledger. The
-collector is the upstream, which discards what it gets. ONLY names variants, separated by commas:
-`make bench-telemetry ONLY=default,everything RATE=1000 ROUNDS=10` takes about two and a half minutes.
+collector is the upstream, which discards what it gets, or a port where nobody listens, or one that never responds.
+ONLY names variants, separated by commas: `make bench-telemetry ONLY=default,everything RATE=1000 ROUNDS=10` takes
+about two and a half minutes.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import Enum, auto
 from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
@@ -35,6 +37,14 @@ _SCRAPE_S: Final = 5.0
 _PREFIX: Final = "NANONETS_PROXY_"
 
 
+class Collector(Enum):
+    """What the proxy sends its traces to."""
+
+    WELL = auto()
+    GONE = auto()
+    HANGING = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     name: str
@@ -43,6 +53,7 @@ class Variant:
     """The share of the requests that are traced."""
     watched: bool = False
     """With metrics for a collector and for a scraper, and with viewers of the dashboard."""
+    collector: Collector = Collector.WELL
 
     def settings(self, home: Path, collector: str) -> dict[str, str]:
         found = {}
@@ -62,6 +73,8 @@ _ALL: Final = (
     Variant("everything + 10 % traced", ledger=True, traced=0.1, watched=True),
     Variant("all traced", traced=1.0),
     Variant("everything", ledger=True, traced=1.0, watched=True),
+    Variant("all traced; collector gone", traced=1.0, collector=Collector.GONE),
+    Variant("all traced; collector hangs", traced=1.0, collector=Collector.HANGING),
 )
 
 _ONLY: Final = set(filter(None, os.environ.get("ONLY", "").split(",")))
@@ -80,10 +93,16 @@ def main() -> None:
             for variant in (*VARIANTS[first:], *VARIANTS[:first]):
                 with tempfile.TemporaryDirectory() as home:
                     admin = free_port()
-                    settings = variant.settings(Path(home), origins.plain.url)
-                    settings[f"{_PREFIX}ADMIN_LISTEN"] = f"127.0.0.1:{admin}"
                     with (
-                        serving(PEERS[0], Path(home), Path(home), origins.plain, settings) as peer,
+                        _collector(variant.collector, origins.plain.url) as collector,
+                        serving(
+                            PEERS[0],
+                            Path(home),
+                            Path(home),
+                            origins.plain,
+                            variant.settings(Path(home), collector)
+                            | {f"{_PREFIX}ADMIN_LISTEN": f"127.0.0.1:{admin}"},
+                        ) as peer,
                         _watching(admin) if variant.watched else contextlib.nullcontext(),
                     ):
                         for figure, value in _measure(peer).items():
@@ -114,6 +133,18 @@ def _cpu_ns(pid: int) -> tuple[int, int]:
     }
     own = by_thread.pop(pid)
     return own, sum(by_thread.values())
+
+
+@contextlib.contextmanager
+def _collector(kind: Collector, well: str) -> Iterator[str]:
+    """Yields the URL of a collector."""
+    if kind is Collector.WELL:
+        yield well
+    elif kind is Collector.GONE:
+        yield f"http://127.0.0.1:{free_port()}"
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as hanging:  # accepted by the kernel, and nobody reads
+            yield f"http://127.0.0.1:{hanging.getsockname()[1]}"
 
 
 @contextlib.contextmanager
@@ -154,13 +185,13 @@ def _scrape(port: int, ended: threading.Event) -> None:
 def _print(figures: dict[str, dict[str, list[float]]]) -> None:
     plain = figures[VARIANTS[0].name]
     print(f"\nMedians of {ROUNDS} rounds, small GETs at {RATE:,} requests a second.\n")
-    print(f"{'':26}", *(f"{name:>18}" for name in plain))
+    print(f"{'':28}", *(f"{name:>18}" for name in plain))
     for name, own in figures.items():
         cells = []
         for figure, values in own.items():
             usual = median(values)
             cells.append(f"{usual:.2f} ({usual - median(plain[figure]):+.2f})")
-        print(f"{name:26}", *(f"{cell:>18}" for cell in cells))
+        print(f"{name:28}", *(f"{cell:>18}" for cell in cells))
     sums = [median(own["sum, us"]) for own in figures.values()]
     shares = (f"{name} {total / sums[0] - 1:+.1%}" for name, total in zip(figures, sums, strict=True))
     print("\nCPU time:", ", ".join(shares))
