@@ -7,17 +7,22 @@ from typing import Final
 from nanonets_proxy.admission.fleet.bus.port import Bus, BusError, Won
 
 _PAUSE_S: Final = (0.03, 0.12)
+_STOP_S: Final = 0.25  # a Redis that takes longer counts as silent
 
 
 class Campaign:
-    """Calls `on_won` with the won lease, and the instant at which it was asked for."""
+    """Calls `on_won` with the won lease, and the instant at which it was asked for.
+
+    `on_won` returns whether this replica uses the lease. If it does not, nobody could lead until the lease expires,
+    so the campaign gives it back.
+    """
 
     def __init__(
         self,
         bus: Bus,
         loop: asyncio.AbstractEventLoop,
         jitter: Callable[[], float],
-        on_won: Callable[[Won, float], None],
+        on_won: Callable[[Won, float], bool],
     ) -> None:
         self._bus = bus
         self._loop = loop
@@ -37,8 +42,10 @@ class Campaign:
         if self._attempt is None and self._bus.connected:
             self._attempt = self._loop.create_task(self._try(epoch))
 
-    def stop(self) -> None:
-        """Breaks off."""
+    async def stop(self) -> None:
+        """Waits for the attempt that is on its way, for at most `_STOP_S`: Redis may give it the lease."""
+        if self._attempt is not None:
+            await asyncio.wait((self._attempt,), timeout=_STOP_S)
         if self._attempt is not None:
             self._attempt.cancel()
 
@@ -46,11 +53,10 @@ class Campaign:
         asked_at_s = self._loop.time()
         try:
             won = await self._bus.campaign(epoch)
+            self.fault = ""
+            if won is not None and not self._on_won(won, asked_at_s):
+                await self._bus.resign(won.epoch)
         except BusError as error:  # the next attempt may find Redis well
             self.fault = str(error)
-            return
         finally:
             self._attempt = None
-        self.fault = ""
-        if won is not None:
-            self._on_won(won, asked_at_s)

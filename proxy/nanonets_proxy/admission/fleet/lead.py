@@ -85,6 +85,7 @@ class Lead:
         self._to_tell: ToTell | None = None
         self._own_grants: OwnGrants | None = None
         self._renewing: asyncio.Task[None] | None = None
+        self._has_ended = False  # from then on, this object changes nothing, whatever arrives late
         self._beat_is_out = False  # whether our own beat has not come back yet
         self._late = 0  # renewals that took too long, one after the other
         self._beat_again = False  # whether another beat must follow the one that is underway
@@ -165,6 +166,8 @@ class Lead:
 
     def beat(self) -> None:
         """Renews the lease and tells a beat, unless an earlier renewal is still on its way."""
+        if self._has_ended:
+            return
         if self.host is not None:
             self.host.expire(self._loop.time())
             if len(self.host.members) + 1 != self.replicas:
@@ -202,6 +205,7 @@ class Lead:
 
     def end(self) -> "Message":
         """Ends this time. Returns the last message, with the latest grants: the next leader counts them."""
+        self._has_ended = True
         self._timer.cancel()
         untold = [] if self._own_grants is None else self._own_grants.take()
         self._own_grants = None
@@ -229,6 +233,8 @@ class Lead:
             others = await self._bus.renew(self.epoch, self.replicas, sealed, keep)
         except BusError as error:
             reason = str(error)
+        if self._has_ended:
+            return
         self._renewing = None
         self._late = self._late + 1 if self._loop.time() - asked_at_s > _LATE_S else 0
         if others is None:

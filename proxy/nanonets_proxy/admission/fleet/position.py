@@ -53,7 +53,7 @@ class Position:
         self.post = Post(name, bus, loop, lambda: self.epoch)
         self.counts = CountsPost(SharedCounts(name, names.lane), self.post.send, loop)
         self.stopped = False
-        """Set when the replica stops: from then on, it does not begin to lead."""
+        """Set when the replica stops: from then on, its state does not change."""
         self._reason = ""  # of the latest change
         self.met = asyncio.Event()
         """Set once this replica knows the fleet."""
@@ -80,6 +80,8 @@ class Position:
 
     def go_alone(self, reason: str) -> None:
         """From now on, this replica decides with its share."""
+        if self.stopped:
+            return
         if self.state is State.ALONE:
             if self.own.others and reason != self._reason:
                 self._changed(reason)
@@ -153,10 +155,13 @@ class Position:
             self.post.send(leader, hello)
         self.silence.watch()
 
-    def _collect(self, won: Won, asked_at_s: float) -> None:
-        """Begins to lead: asks which replicas are here, and then for their hellos."""
-        if self.stopped or not self.seeks_lease:
-            return
+    def _collect(self, won: Won, asked_at_s: float) -> bool:
+        """Begins to lead: asks which replicas are here, and then for their hellos.
+
+        Returns False if this replica cannot use the lease: it stops, or it has heard of a leader meanwhile.
+        """
+        if self.stopped or not self.seeks_lease or won.epoch <= self.epoch:
+            return False
         self._leave_lead()
         if self.remote is not None:  # the gate from before is out of date
             self.own.renew(is_remote=True)
@@ -172,6 +177,7 @@ class Position:
         self.counts.note_kept(won)
         self.share_with(self.own.replicas, won.others)
         self.rush_beat()
+        return True
 
     def _open(self, lead: Lead) -> None:
         """Begins to decide for all replicas that said hello."""

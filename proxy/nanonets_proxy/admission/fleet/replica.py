@@ -54,7 +54,7 @@ class Replica:
         self.position.stopped = True
         self.position.silence.stop()
         self.position.beater.stop()
-        self.campaign.stop()
+        await self.campaign.stop()
         self.counts.stop()
         if self.position.lead is not None:
             resignation = self.position.lead.end()
@@ -115,6 +115,8 @@ class Replica:
         return wait_s
 
     def _on_unheard(self, name: str) -> None:
+        if self.position.stopped:
+            return
         if self.position.lead is not None and self.position.lead.host is not None:
             self.position.lead.host.forget(name)
         elif name == self.position.leader and self.position.remote is not None:
