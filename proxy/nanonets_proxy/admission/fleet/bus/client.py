@@ -166,4 +166,4 @@ def _text(value: bytes | str | None) -> str:
 
 def words(error: Exception) -> str:
     """Returns an error of the library in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return " ".join(f"{type(error).__name__}: {str(error) or 'no response'}".split())[:200]

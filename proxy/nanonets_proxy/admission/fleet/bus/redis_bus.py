@@ -31,6 +31,7 @@ _PAUSES_S: Final = (0.05, 0.4)  # shorter than `lead.GATHER_S`
 _STEADY_S: Final = 1.0  # a connection that lasted for longer was of use
 _SILENCE_S: Final = 1.0  # then a PING, and as long again
 _STOP_S: Final = 1.0
+_CLOSE_S: Final = 0.1  # with TLS, a connection waits for the server's end of it
 
 
 class RedisBus:
@@ -104,34 +105,30 @@ class RedisBus:
             if self._publisher is not None:
                 await self._publisher.stop()
                 self._publisher = None
-            for client in clients:
-                with contextlib.suppress(Exception):
-                    await client.aclose()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
+                    await asyncio.gather(*(client.aclose() for client in clients), return_exceptions=True)
         return "the subscription ended"
 
     async def _hear(self, client: Any) -> None:
         """Subscribes, and passes messages on. Ends with an error."""
         pubsub = client.pubsub()
-        try:
-            channels, heard, is_asked = (self._channel(""), self._channel(self._name)), 0, False
-            async with asyncio.timeout(TIMEOUT_S):
-                await pubsub.subscribe(*channels)
-            while True:
-                message = await pubsub.get_message(timeout=_SILENCE_S)
-                if message is None and is_asked:
-                    raise TimeoutError("the subscription is silent")
-                is_asked = message is None
-                if message is None:
-                    async with asyncio.timeout(TIMEOUT_S):
-                        await pubsub.ping()
-                elif message["type"] == "message":
-                    self._on_message(message["data"])
-                elif message["type"] == "subscribe":
-                    heard += 1
-                    self.connected = heard == len(channels)
-        finally:
-            with contextlib.suppress(Exception):
-                await pubsub.aclose()
+        channels, heard, is_asked = (self._channel(""), self._channel(self._name)), 0, False
+        async with asyncio.timeout(TIMEOUT_S):
+            await pubsub.subscribe(*channels)
+        while True:
+            message = await pubsub.get_message(timeout=_SILENCE_S)
+            if message is None and is_asked:
+                raise TimeoutError("the subscription is silent")
+            is_asked = message is None
+            if message is None:
+                async with asyncio.timeout(TIMEOUT_S):
+                    await pubsub.ping()
+            elif message["type"] == "message":
+                self._on_message(message["data"])
+            elif message["type"] == "subscribe":
+                heard += 1
+                self.connected = heard == len(channels)
 
     def _lose(self, reason: str) -> None:
         if self.connected:
