@@ -76,11 +76,10 @@ async def test_an_hour_far_above_the_past_is_an_alarm_once(scene: Scene) -> None
     assert {alert["times"] for alert in scene.alerts.to_json()} == {1}
 
 
-@pytest.mark.parametrize("wrong_h", [10, NOW_H + 30 * 8766])
-async def test_hours_of_a_wrong_clock_do_not_end_the_first_week(tmp_path: Path, wrong_h: int) -> None:
-    """A machine without a clock of its own starts in 1970; another one may be decades ahead for a while."""
+async def test_hours_before_the_clock_is_set_do_not_end_the_first_week(tmp_path: Path) -> None:
+    """A machine without a clock of its own starts in 1970."""
     scene = Scene(tmp_path / "young.db", days=0)
-    for hour in (wrong_h, NOW_H - 24):
+    for hour in (10, NOW_H - 24):
         scene.add(hour, 2)
     scene.add(NOW_H, 650)
     scene.add(NOW_H, 1, caller="10.0.0.9")
@@ -88,11 +87,46 @@ async def test_hours_of_a_wrong_clock_do_not_end_the_first_week(tmp_path: Path, 
     scene.database.close()
 
 
-async def test_while_the_clock_is_decades_ahead_there_is_no_past_to_compare_with(scene: Scene) -> None:
-    scene.add(NOW_H + 30 * 8766, 650)
-    assert await scene.judge(NOW_S + 30 * 8766 * 3600) == {}
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_a_caller_whose_first_request_came_before_the_clock_was_set_is_new_when_it_is_set(
+    scene: Scene, at_once: bool
+) -> None:
+    hours = [(("", "10.0.0.9", "DELETE", LIST, "2xx"), hour) for hour in (10, NOW_H)]
+    if at_once:
+        scene.write({hours[0]: 1, hours[1]: 150})
+    else:
+        scene.write({hours[0]: 1})
+        scene.write({hours[1]: 150})
+    assert sorted(await scene.judge()) == ["first_call", "new_caller"], "no volume_caller in its first week"
+
+
+async def test_a_first_deletion_before_the_clock_was_set_hides_no_later_one(scene: Scene) -> None:
+    scene.add(10, 1, method="DELETE", route=LIST + "/{workflow}")
+    scene.add(NOW_H, 1, method="DELETE")
+    assert sorted(await scene.judge()) == ["first_call"]
+
+
+async def test_a_known_caller_is_not_new_after_a_start_in_1970(scene: Scene) -> None:
+    scene.add(10, 1)
     scene.add(NOW_H, 190)
-    assert await scene.judge() == {}, "after the clock was set right"
+    assert await scene.judge() == {}
+
+
+@pytest.mark.parametrize("ledger_days", [1, 5, 7, 400])
+async def test_short_retention_does_not_begin_the_first_week_again(scene: Scene, ledger_days: int) -> None:
+    scene.add(NOW_H, 650)
+    scene.add(NOW_H, 1, caller="10.0.0.9")
+    scene.database.delete_before(int(NOW_S) - ledger_days * 86_400, 10**6)
+    assert sorted(await scene.judge()) == ["new_caller", "volume_caller", "volume_hour", "volume_route"]
+
+
+async def test_a_stranger_after_five_quiet_weeks_is_an_alarm(scene: Scene) -> None:
+    hour = NOW_H + 36 * 24
+    scene.add(hour, 650, caller="10.0.0.9")
+    scene.add(hour, 30, status="401")
+    scene.add(hour, 5, method="DELETE")
+    found = sorted(await scene.judge(hour * 3600 + 1800.0))
+    assert found == ["first_call", "new_caller", "rejections", "volume_hour", "volume_route"]
 
 
 async def test_a_busy_night_is_an_alarm(scene: Scene) -> None:

@@ -78,7 +78,7 @@ class Facts:
     """What is known about one environment in the current hour."""
 
     age_h: int
-    """Hours since the first attempt of the past that counts. The first week has only alarms about budgets."""
+    """Hours since the first attempt in the ledger. The first week has only alarms about budgets."""
     volumes: Sequence[Volume] = ()
     rejections: int = 0
     """Responses with 401 or 403 in the current hour."""

@@ -15,6 +15,8 @@ from nanonets_proxy.core.http.methods import USUAL_METHODS
 HOUR_S: Final = 3600
 DAY_H: Final = 24
 DAY_S: Final = DAY_H * HOUR_S
+EARLIEST_H: Final = 482_136
+"""2025-01-01. An earlier hour comes from a clock that was not set yet, such as one that starts in 1970."""
 LEVELS_H: Final = (1, 4, DAY_H, 96, 384, 1536)
 """The lengths of periods in hours. Each divides the next one."""
 

@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import orjson
 
-from nanonets_proxy.core.usage.rollups import DAY_H, DAY_S, DIMENSIONS, HOUR_S, LEVELS_H, Series, cut_of
+from nanonets_proxy.core.usage.rollups import DAY_H, DAY_S, DIMENSIONS, EARLIEST_H, HOUR_S, LEVELS_H, Series, cut_of
 from nanonets_proxy.telemetry.ledger.batch import ROW_WIDTH, Batch
 from nanonets_proxy.telemetry.ledger.file import LENGTH_OF_START, SCHEMA, SUMS, check_identity, check_start
 from nanonets_proxy.telemetry.ledger.ledger import DayUsage
@@ -120,14 +120,16 @@ class LedgerDatabase:
         spans: dict[tuple[int, Series], tuple[int, int]] = {}
         for cut, series, hour in sums:
             first, last = spans.get((cut, series), (hour, hour))
-            spans[cut, series] = min(first, hour), max(last, hour)
+            spans[cut, series] = _earlier(first, hour), max(last, hour)
         for (cut, series), span in spans.items():
             (ids[cut, series],) = execute(
                 "INSERT INTO series (cut, environment, caller, method, route, status, first_hour, last_hour) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-                "first_hour = min(first_hour, excluded.first_hour), last_hour = max(last_hour, excluded.last_hour) "
-                "RETURNING id",
-                (cut, *series, *span),
+                # As _earlier does.
+                "first_hour = CASE WHEN min(first_hour, excluded.first_hour) < ? "
+                "THEN max(first_hour, excluded.first_hour) ELSE min(first_hour, excluded.first_hour) END, "
+                "last_hour = max(last_hour, excluded.last_hour) RETURNING id",
+                (cut, *series, *span, EARLIEST_H),
             ).fetchone()
         return ids
 
@@ -242,3 +244,8 @@ class LedgerDatabase:
                 "ORDER BY last_s, run, number LIMIT ?2)) WHERE up_to_here <= ?2)",
                 (end_s, limit - deleted),
             )
+
+
+def _earlier(one_h: int, other_h: int) -> int:
+    """Returns the earlier hour. An hour before the clock was set counts only if there is no other one."""
+    return (min if min(one_h, other_h) >= EARLIEST_H else max)(one_h, other_h)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from nanonets_proxy.core.usage.alarms import PAST_DAYS, Facts, FirstCall, LimitOf, Spending, Volume
-from nanonets_proxy.core.usage.rollups import DAY_H, DAY_S, DIMENSIONS, HOUR_S, cut_of
+from nanonets_proxy.core.usage.rollups import DAY_H, DAY_S, DIMENSIONS, EARLIEST_H, HOUR_S, cut_of
 from nanonets_proxy.telemetry.ledger.reader import LedgerReader
 
 # The highest hours of the past: of any, and of those at most an hour from this time of day.
@@ -23,10 +23,9 @@ _HOURLY: Final = (
 def read_facts(ledger: LedgerReader, environment: str, now_s: float, limit_of: LimitOf) -> Facts:
     """Returns the facts of the current hour. Raises sqlite3.Error."""
     now_h = int(now_s) // HOUR_S
-    # Only the past that counts: a clock that was wrong for a while must not make a young ledger old.
     (first_h,) = ledger.execute(
-        "SELECT min(hour) FROM hour_total WHERE environment = ? AND hour BETWEEN ? AND ?",
-        *(environment, now_h - PAST_DAYS * DAY_H, now_h),
+        "SELECT min(first_hour) FROM series WHERE cut = 0 AND environment = ? AND first_hour >= ?",
+        *(environment, EARLIEST_H),
     ).fetchone()
     if first_h is None:
         return Facts(age_h=0)
@@ -56,9 +55,9 @@ def read_facts(ledger: LedgerReader, environment: str, now_s: float, limit_of: L
             for caller, method, route, _ in ledger.execute(
                 # With min(), the other columns are those of its row (sqlite.org/lang_select.html#bareagg).
                 "SELECT caller, method, route, min(first_hour) FROM series WHERE cut = 0 AND environment = ? "
-                "AND (method = 'DELETE' OR method = 'POST' AND route LIKE '%/Train') GROUP BY caller, method "
-                "HAVING min(first_hour) = ?",
-                *(environment, now_h),
+                "AND first_hour >= ? AND (method = 'DELETE' OR method = 'POST' AND route LIKE '%/Train') "
+                "GROUP BY caller, method HAVING min(first_hour) = ?",
+                *(environment, EARLIEST_H, now_h),
             )
         ],
         spendings=list(_spendings(ledger, environment, now_s, limit_of)),
@@ -69,8 +68,9 @@ def read_facts(ledger: LedgerReader, environment: str, now_s: float, limit_of: L
 def _volumes(ledger: LedgerReader, environment: str, now_h: int, dimension: str, subject: str) -> Iterator[Volume]:
     for name, current, peak, peak_at_this_time, first_h in ledger.execute(
         f"WITH hourly AS ({_HOURLY.format(subject=subject, counted='requests', cut=_CUT[dimension])} "  # noqa: S608  # our own constants
-        f"GROUP BY 1, 2) SELECT subject, {_PEAKS}, (SELECT min(first_hour) FROM series "
-        f"WHERE cut = {_CUT[dimension]} AND environment = ?3 AND {subject} = subject) FROM hourly GROUP BY subject",
+        f"GROUP BY 1, 2) SELECT subject, {_PEAKS}, (SELECT coalesce(min(first_hour), ?1) FROM series "
+        f"WHERE cut = {_CUT[dimension]} AND environment = ?3 AND {subject} = subject "
+        f"AND first_hour >= {EARLIEST_H}) FROM hourly GROUP BY subject",
         *(now_h, PAST_DAYS * DAY_H, environment),
     ):
         yield Volume(dimension if name else "hour", name, current, peak, peak_at_this_time, now_h - first_h)
