@@ -2,7 +2,7 @@
 
 import pytest
 
-from simulator.hints import HintStyle, exact, whole_seconds
+from simulator.hints import HintStyle, constant, exact, whole_seconds
 from simulator.lockstep import LIMITS, loads
 from simulator.traffic import Limit, excess
 
@@ -15,6 +15,13 @@ def test_bursts_in_step_with_the_period_wait_little_longer_than_the_limit_demand
     load = next(iter(loads(limit).values()))
     share, _ = excess(limit, load, hint, 1)
     assert share <= 1.6
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_hint_of_constant_length_does_not_make_a_sliding_window_longer(seed: int) -> None:
+    """A refused count probe seemed to show a period of twice the length: 18.9 times the oracle's wait."""
+    limit = next(limit for limit in LIMITS if limit.name == "sliding 40/5s")
+    assert excess(limit, loads(limit)["72 each 10 s"], constant, seed)[0] <= 2.0
 
 
 def test_bursts_are_a_share_of_the_limit() -> None:

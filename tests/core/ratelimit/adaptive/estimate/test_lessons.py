@@ -134,6 +134,15 @@ def test_a_hint_that_names_the_present_period_lowers_the_count_only() -> None:
     assert (estimate.window.count, estimate.window.period_s) == (20, 60.0)
 
 
+@pytest.mark.parametrize(("names_period", "period_s"), [(True, 5.0), (False, 10.0)])
+def test_a_refused_count_probe_shows_the_length_of_a_period_unless_its_hint_names_each_period(
+    names_period: bool, period_s: float
+) -> None:
+    estimate = estimate_of(8, 5.0, [0.0] * 8)
+    learn_from(estimate, closure(GrantKind.COUNT_PROBE, 4.95, 5.0, names_period=names_period), 10.0)
+    assert (estimate.window.count, estimate.window.period_s) == (8, period_s)
+
+
 def test_a_hint_names_a_period_if_it_is_usual_and_no_hint_was_different() -> None:
     hints, window = HintHistory(), SlidingWindow()
     assert [hint_s for hint_s in (1.0, 2.0, 5.0, 7.0, 60.0, 59.97) if hints.names_period(hint_s)] == [5.0, 60.0]

@@ -171,7 +171,8 @@ def _undo_raise(estimate: LimitEstimate, closure: Closure, admitted: float, need
         probes.quota_varied(now, window.period_s)
     else:
         probes.refused(now, window.period_s)
-    if not closure.hinted or closure.kind not in LIMIT_PROBES:
+    # A hint that names each period does not tell when the present period ends.
+    if not closure.hinted or closure.names_period or closure.kind not in LIMIT_PROBES:
         return
     if abs(needed_s - window.period_s) <= 0.1 * window.period_s and closure.closed_s < 0.9 * window.period_s:
         estimate.hints.are_exact = True
