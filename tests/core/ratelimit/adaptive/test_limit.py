@@ -2,6 +2,8 @@
 
 import math
 
+import pytest
+
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.estimate.lessons import learn_from
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
@@ -206,6 +208,32 @@ def test_a_closure_with_a_refuted_hint_lasts_until_the_end_of_the_latest_such_hi
     refused_at(first, 60.4)
     limit.not_served(second, 60.4, Outcome.THROTTLED, 61.0, 30.0)
     assert limit.opens_at_s == 91.0
+
+
+@pytest.mark.parametrize(("hint_s", "refuted"), [(2.0, True), (1.0, False)])
+def test_a_longer_hint_than_a_second_in_the_last_second_of_the_same_hint_is_refuted(
+    hint_s: float, refuted: bool
+) -> None:
+    """A true hint in whole seconds says 1 s there."""
+    limit = Limit(GatePolicy(max_in_flight=100, max_waiting=100), lambda: 0.0)
+    limit.state = LimitState.LEARNED
+    limit.estimate.set_known(10, 10.0, 10)
+
+    def grant(now: float) -> int:
+        limit.advance(now)
+        kind = limit.grant_kind(now)
+        assert kind is not None
+        return limit.grant(kind, now)
+
+    for _ in range(10):
+        limit.served(grant(0.0), 0.1)
+    limit.estimate.window.retire_before(0.1)
+    granted_s = 10.1 - hint_s
+    limit.not_served(grant(granted_s), granted_s, Outcome.THROTTLED, granted_s + 0.1, hint_s)
+    granted_s = limit.opens_at_s
+    assert limit.timer.hinted_end_s - 1 < granted_s < limit.timer.hinted_end_s
+    limit.not_served(grant(granted_s), granted_s, Outcome.THROTTLED, granted_s + 0.1, hint_s)
+    assert limit.estimate.hints.is_refuted(hint_s) == refuted
 
 
 def test_repeated_hints_of_an_overload_replace_no_limit_that_other_refusals_taught() -> None:

@@ -24,5 +24,12 @@ def test_a_hint_of_constant_length_does_not_make_a_sliding_window_longer(seed: i
     assert excess(limit, loads(limit)["72 each 10 s"], constant, seed)[0] <= 2.0
 
 
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_refuted_hint_as_long_as_the_period_costs_no_period_at_each_probe(seed: int) -> None:
+    """Each period probe was refused late in a period, and closed the next one: 11.1 times the oracle's wait."""
+    limit = next(limit for limit in LIMITS if limit.name == "sliding 40/5s")
+    assert excess(limit, loads(limit)["36 each 5 s"], constant, seed)[0] <= 5.0
+
+
 def test_bursts_are_a_share_of_the_limit() -> None:
     assert list(loads(LIMITS[0])) == ["18 each 1 s", "36 each 2 s", "24 each 1 s", "48 each 2 s"]

@@ -141,12 +141,14 @@ class ClosureTimer:
     def _close(
         self, kind: GrantKind, granted_at_s: float, now: float, hint_s: float | None, estimate: LimitEstimate
     ) -> Closure:
-        if kind is _RECOVERY_PROBE:
-            self._early_refusals += self._opened_early and self._tried_by_s is None
-            self._refused_recoveries += 1
+        is_recovery = kind is _RECOVERY_PROBE
+        was_early = is_recovery and self._opened_early and self._tried_by_s is None
+        self._early_refusals += was_early
+        self._refused_recoveries += is_recovery
         self._opened_early = False
         told_s = hint_s if hint_s is not None and 0 < hint_s < math.inf else 0.0
-        after_previous = kind is _RECOVERY_PROBE and granted_at_s >= self.hinted_end_s
+        # In the last second of a hint, a true one in whole seconds would say 1 s.
+        after_previous = is_recovery and (granted_at_s >= self.hinted_end_s or (was_early and told_s > 1))
         refutes = estimate.hints.compare(told_s, after_previous=after_previous)
         if refutes and (not estimate.known or told_s == self._first_hint_s):
             # An overload may send such hints too, so they refute no estimate that others taught.

@@ -76,6 +76,16 @@ def test_a_varying_quota_is_probed_by_a_larger_count_even_if_the_count_is_small(
     assert not estimate.prefers_count_probe
 
 
+@pytest.mark.parametrize(("hint_s", "prefers_count"), [(5.0, True), (0.0, False)], ids=["refuted", "none"])
+def test_after_a_refuted_hint_the_next_probe_asks_for_a_larger_count(hint_s: float, prefers_count: bool) -> None:
+    """A refused late probe closes the scope for as long as such a hint says, so it may cost the next period."""
+    estimate = estimate_of(10, 5.0, [0.0] * 10)
+    for _ in range(2):
+        estimate.hints.compare(hint_s, after_previous=True)
+        learn_from(estimate, backoff(GrantKind.PERIOD_PROBE, 4.0, 5.0), 9.0)
+    assert estimate.prefers_count_probe == prefers_count
+
+
 def test_a_refusal_without_a_log_of_grants_teaches_nothing() -> None:
     estimate = estimate_of(10, 10.0, [])
     learn_from(estimate, closure(GrantKind.PROVEN, 1.0, 5.0), 6.0)

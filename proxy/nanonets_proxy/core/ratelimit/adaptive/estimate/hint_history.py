@@ -1,7 +1,8 @@
 """Whether the upstream's hints name the true end of a period, are always as long as the period, or mislead.
 
 If the recovery probe is refused after the end of a hint, and its hint is the same again, hints of this length are
-*refuted*: the upstream sends them whatever the rest of the period is.
+*refuted*: the upstream sends them whatever the rest of the period is. A hint of more than a second is also refuted
+within the last second of the same hint, since a true one in whole seconds would say 1 s there.
 """
 
 import math
@@ -17,13 +18,11 @@ _NAMES_FROM_S = 5.0  # a shorter hint is too often the rest of a period
 class HintHistory:
     """Compares the hints of successive closures."""
 
-    __slots__ = ("_end_s", "_latest_s", "_length_s", "_lengths_differ", "_refuted_s", "are_exact", "last_was_given")
+    __slots__ = ("_end_s", "_latest_s", "_length_s", "_lengths_differ", "_refuted_s", "are_exact")
 
     def __init__(self) -> None:
         self.are_exact = False
         """Whether the hints name the true end of a period."""
-        self.last_was_given = False
-        """Whether the latest closure had a hint."""
         self._length_s = 0.0  # of the latest hint; 0 if there was none
         self._lengths_differ = False
         self._latest_s = 0.0  # of the latest refusal; 0 if it had none
@@ -33,13 +32,18 @@ class HintHistory:
     def compare(self, hint_s: float, *, after_previous: bool) -> bool:
         """Notes the hint of a refusal; 0 if it has none. Returns whether it refutes hints of this length.
 
-        `after_previous` says whether the request was the recovery probe, sent after the end of the previous hint.
+        `after_previous` says whether a true hint could not be the same again when this request was sent.
         """
         refutes = after_previous and 0 < hint_s == self._latest_s and hint_s != self._refuted_s
         if refutes:
             self._refuted_s = hint_s
         self._latest_s = hint_s
         return refutes
+
+    @property
+    def last_was_given(self) -> bool:
+        """Whether the latest refusal had a hint, even a refuted one."""
+        return self._latest_s > 0
 
     def is_refuted(self, hint_s: float | None) -> bool:
         """Returns whether hints of this length tell neither a period nor its end."""
@@ -58,7 +62,6 @@ class HintHistory:
 
         Hints are exact if their lengths differ while their ends are whole periods apart.
         """
-        self.last_was_given = closure.hinted
         if not closure.hinted:
             return False
         at_period_end = False

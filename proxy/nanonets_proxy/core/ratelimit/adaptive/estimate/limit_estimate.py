@@ -157,7 +157,8 @@ class LimitEstimate:
             return False
         if self.hints.are_exact:
             return True
-        # With inexact hints, one probe in 16 searches for a shorter period. Without hints, three in four do.
+        # With inexact hints, one probe in 16 searches for a shorter period: it goes late, so its hint may reach far
+        # into the next period. Without hints, three in four do.
         refusals = self.window_probes.refusals
         if not refusals and self.concurrency.limit < math.inf:
             return True
