@@ -487,3 +487,54 @@ def test_a_malformed_message_changes_nothing() -> None:
         assert scene.counts.errors == []
 
     in_fleet(3, None, run)
+
+
+# --- readiness ---------------------------------------------------------------------------------------
+
+
+async def _terminate(scene: FleetScene) -> None:
+    leader, number = scene.replicas[scene.leader], scene.leader
+    scene.dead.add(number)
+    leader.room.close()
+    await leader.stop()
+
+
+async def _kill(scene: FleetScene) -> None:
+    scene.kill(scene.leader)
+
+
+@pytest.mark.parametrize("fault", [_terminate, _kill])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_change_of_the_leader_ends_before_replicas_are_unready(fault: Act, seed: int) -> None:
+    """All of them would be unready at the same moment, so a load balancer would have no replica left."""
+
+    async def main() -> None:
+        scene = FleetScene(3, window(), LIMITED, seed=seed)
+        await scene.start()
+        await asyncio.sleep(2.0)
+        assert [replica.uncoordinated_for_s for replica in scene.replicas] == [0.0] * 3
+        await fault(scene)
+        longest_s = 0.0
+        for _ in range(500):
+            await asyncio.sleep(0.01)
+            living = [replica for n, replica in enumerate(scene.replicas) if n not in scene.dead]
+            longest_s = max([longest_s, *(replica.uncoordinated_for_s for replica in living)])
+        assert 0.0 < longest_s < 2.5
+        assert all(replica.is_coordinated for replica in living)
+        scene.redis.stop()
+        await asyncio.sleep(5.0)
+        assert all(4.5 < replica.uncoordinated_for_s < 5.5 for replica in living)
+        await scene.stop()
+
+    run_virtually(main())
+
+
+def test_a_replica_without_redis_has_never_been_coordinated() -> None:
+    async def main() -> None:
+        scene = FleetScene(1, None)
+        scene.redis.stop()
+        await scene.start()
+        assert scene.replicas[0].uncoordinated_for_s == math.inf
+        await scene.stop()
+
+    run_virtually(main())

@@ -110,11 +110,11 @@ def test_while_two_versions_are_here_a_dead_replica_leaves_its_share_to_the_othe
         assert left.state is State.COLLECTING
         assert [(r.own.replicas, r.own.others) for r in old.replicas] == [(2, 1)] * 2
         assert (left.own.replicas, left.own.others) == (1, 2)
-        assert left.shares_with_other_version
+        assert left.is_coordinated
         for redis in (old.redis, new.redis):
             redis.stop()
         await asyncio.sleep(3.0)
-        assert not left.shares_with_other_version
+        assert not left.is_coordinated
         for redis in (old.redis, new.redis):
             redis.come_back()
         await asyncio.sleep(3.0)

@@ -35,6 +35,7 @@ class Replica:
         self._loop = make.loop
         self._beat_heard_at_s = -math.inf
         self._alive_at_s = -math.inf
+        self._coordinated_at_s = -math.inf
 
     @property
     def state(self) -> State:
@@ -86,9 +87,14 @@ class Replica:
         return self.own.replicas
 
     @property
-    def shares_with_other_version(self) -> bool:
-        """Whether no leader decides because replicas with another version of the protocol are here."""
-        return self.own.others > 0 and self._bus.connected
+    def is_coordinated(self) -> bool:
+        """Whether a leader decides, or none can because replicas with another version of the protocol are here."""
+        return self.state.is_coordinated or (self.own.others > 0 and self._bus.connected)
+
+    @property
+    def uncoordinated_for_s(self) -> float:
+        """For how long it has not been coordinated, to a beat; 0: it is coordinated; inf: it never was."""
+        return 0.0 if self.is_coordinated else self._loop.time() - self._coordinated_at_s
 
     def gate(self) -> Gate:
         """Returns a gate that shows what is known of the limits. Only a local home's gate has tickets."""
@@ -111,6 +117,8 @@ class Replica:
         elif self._alive_at_s + _ALIVE_EACH_S <= now_s and position.remote is not None and position.remote.joined:
             self._alive_at_s = now_s
             position.post.send(position.leader, make_alive(self.room, position.remote))
+        if self.is_coordinated:
+            self._coordinated_at_s = now_s
         self.room.expire(now_s)
         return wait_s
 

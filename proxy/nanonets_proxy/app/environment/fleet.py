@@ -33,6 +33,8 @@ from nanonets_proxy.core.status.gate_status import gate_status
 from nanonets_proxy.telemetry.alerts import Alerts
 
 _PATIENCE_S: Final = 1.0
+_CHANGE_S: Final = 3.0
+"""Longer than a change of the leader, even of one that was killed: all replicas would be unready together."""
 _ROLES: Final = {
     State.ALONE: "alone",
     State.COLLECTING: "alone",
@@ -80,7 +82,7 @@ class Fleet:
         if fault is not None:
             self._report_alone(fault)
         await self._replica.start(_PATIENCE_S if fault is None else 0.0)
-        if fault is None and not self._is_coordinated:
+        if fault is None and not self._replica.is_coordinated:
             self._report_alone(
                 self._replica.campaign.fault or f"no leader decides {_PATIENCE_S:.0f} s after the start"
             )
@@ -96,12 +98,8 @@ class Fleet:
 
     def not_ready_reason(self) -> str | None:
         """Returns why this replica is not ready, or None if it is."""
-        return "no_coordination" if self._policy.required and not self._is_coordinated else None
-
-    @property
-    def _is_coordinated(self) -> bool:
-        """While there are two versions, as in an upgrade, each replica has its share, and must become ready."""
-        return self._replica.state.is_coordinated or self._replica.shares_with_other_version
+        is_lost = self._policy.required and self._replica.uncoordinated_for_s > _CHANGE_S
+        return "no_coordination" if is_lost else None
 
     def _on_change(self, reason: str) -> None:
         replica = self._replica

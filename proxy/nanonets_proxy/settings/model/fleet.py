@@ -24,6 +24,6 @@ class FleetSettings(ProgramSettings):
     )
     coordination_required: Switch = Field(
         default=False,
-        description="Report not ready at /readyz while the server of coordination is away. Callers are served all "
-        "the same.",
+        description="Report not ready at /readyz once the server of coordination has been away for 3 s, or at a "
+        "start without it. Callers are served all the same.",
     )
