@@ -57,9 +57,7 @@ async def _load(
             for c in range(count)
         ]
         await asyncio.sleep(_WARM_S)
-        results.served.clear()
-        results.not_200 = 0
-        results.since_s = time.monotonic()
+        results.clear()
         base = await asyncio.to_thread(stats, own.upstream)
         await asyncio.sleep(0.2 * seconds)
         await asyncio.to_thread(event)
@@ -74,15 +72,16 @@ async def _load(
 def run(
     name: str, replicas: int, kind: str, callers: list[int], seconds: float, event: str = "", *, alone: bool = False
 ) -> None:
-    results = Results()
+    results, dead = Results(), set[int]()
     with fleet(replicas, kind, alone=alone) as own:
-        asyncio.run(_load(own, callers, seconds, results, lambda: _act(event, own)))
+        asyncio.run(_load(own, callers, seconds, results, lambda: dead.update(_act(event, own))))
         elapsed_s = time.monotonic() - results.since_s
         time.sleep(0.3)
     changes = Counter(e.get("reason") for p in own.proxies for e in p.all_events() if e["event"] == "fleet_alone")
-    names = [f"r{n}c{c}" for n, count in enumerate(callers) for c in range(count)]
+    living = [number for number in range(len(callers)) if number not in dead]
+    names = [f"r{n}c{c}" for n in living for c in range(callers[n])]
     of_callers = jain(results.by(lambda each: each[1], list(names)))
-    of_replicas = jain(results.by(lambda each: each[0], list(range(len(callers)))))
+    of_replicas = jain(results.by(lambda each: each[0], list(living)))
     goodput = results.admitted / (KINDS[kind][1] * elapsed_s)  # type: ignore[attr-defined]
     per_1000 = 1000 * results.refused / max(1, results.admitted)  # type: ignore[attr-defined]
     cells = [
@@ -94,7 +93,8 @@ def run(
         f"{results.refused}",  # type: ignore[attr-defined]
         f"{of_callers:.3f}",
         f"{of_replicas:.3f}",
-        str(results.not_200),
+        results.failures(living),
+        results.failures(dead) if dead else "",
     ]
     print("| " + " | ".join(cells) + " |", flush=True)
     print(f"   alone: {dict(changes)}", flush=True)
@@ -111,7 +111,8 @@ EVENTS = (
 )
 
 
-def _act(event: str, own: Fleet) -> None:
+def _act(event: str, own: Fleet) -> set[int]:
+    """Lets the event happen. Returns the numbers of the replicas that it has killed."""
     redis = own.redis
     match event:
         case "":
@@ -127,15 +128,21 @@ def _act(event: str, own: Fleet) -> None:
         case "FLUSHALL":
             redis.ask("FLUSHALL")
         case "SIGKILL of the leader":
-            _leader(own).process.kill()
+            return _kill(own, _leader(own))
         case "SIGKILL of a follower":
-            _follower(own).process.kill()
+            return _kill(own, _follower(own))
         case "SIGSTOP of the leader for 3 s":
             _stop(_leader(own))
         case "SIGSTOP of a follower for 3 s":
             _stop(_follower(own))
         case _:
             raise ValueError(event)
+    return set()
+
+
+def _kill(own: Fleet, proxy: Running) -> set[int]:
+    proxy.process.kill()
+    return {own.proxies.index(proxy)}
 
 
 def _leader(own: Fleet) -> Running:
@@ -173,12 +180,13 @@ def main() -> int:
         metavar="COMMAND",
         help="upgrade a fleet from another version, and back; no command: this version with another protocol",
     )
+    parser.add_argument("--drain-delay", type=float, default=8.0, help="of an upgrade, in seconds")
     given = parser.parse_args()
     if given.simulate:
         faults.main([int(count) for count in given.replicas.split(",")])
         return 0
     if given.upgrade is not None:
-        upgrade.main(given.upgrade, int(given.replicas.split(",")[0]), given.kinds.split(","))
+        upgrade.main(given.upgrade, int(given.replicas.split(",")[0]), given.kinds.split(","), given.drain_delay)
         return 0
     if given.latency:
         latency.main()
@@ -191,9 +199,10 @@ def main() -> int:
         "goodput",
         "429s per 1,000",
         "429s",
-        "Jain, callers",
-        "Jain, replicas",
-        "not 200",
+        "Jain, callers of living replicas",
+        "Jain, living replicas",
+        "failed calls of living replicas",
+        "of killed ones",
     )
     print("| " + " | ".join(columns) + " |")
     print("|---" * len(columns) + "|")

@@ -2,9 +2,10 @@
 
 import asyncio
 import json
+import time
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -31,7 +32,24 @@ class Results:
 
     since_s: float = 0.0
     served: "Counter[tuple[int, str]]" = field(default_factory=Counter)
-    not_200: int = 0
+    """By replica and caller."""
+    failed: "Counter[tuple[int, int]]" = field(default_factory=Counter)
+    """By replica and status; 0: the connection failed."""
+
+    def clear(self) -> None:
+        """Begins to count anew."""
+        self.served.clear()
+        self.failed.clear()
+        self.since_s = time.monotonic()
+
+    def failures(self, of: Container[int]) -> str:
+        """Returns how many calls of these replicas failed, with each status."""
+        sums: Counter[int] = Counter()
+        for (replica, status), count in self.failed.items():
+            if replica in of:
+                sums[status] += count
+        each = ", ".join(f"{count} {status or 'without a response'}" for status, count in sorted(sums.items()))
+        return each or "0"
 
     def by(self, key: Callable[[tuple[int, str]], object], of: "list[object]") -> list[float]:
         sums: Counter[object] = Counter()
@@ -67,5 +85,5 @@ async def call(
         if status == 200:
             results.served[replica, caller] += 1
         else:
-            results.not_200 += 1
+            results.failed[replica, status] += 1
             await asyncio.sleep(0.2)

@@ -7,6 +7,7 @@ it is ready. The old one gets a SIGTERM at the same moment, while requests wait 
 
 import asyncio
 import contextlib
+import json
 import re
 import shutil
 import sys
@@ -16,7 +17,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -29,7 +30,6 @@ from support.commands.process import ANY_PORTS, COMMAND, Running, environment, r
 
 _CALLERS = 4
 _WARM_S = 16.0
-_DRAIN_DELAY_S = 8.0
 _PAUSE_S = 4.0
 """Between the end of a replica and the start of the next one."""
 _AFTER_S = 24.0
@@ -60,12 +60,17 @@ def _other_protocol() -> Iterator[Version]:
         yield Version("next protocol", [sys.executable, "-m", "nanonets_proxy"], {"PYTHONPATH": folder})
 
 
-def _is_ready(proxy: Running) -> bool:
+def _unready(proxy: Running) -> str:
+    """Returns why a replica is not ready; empty: it is."""
     try:
-        with urllib.request.urlopen(f"{proxy.admin_url}/readyz") as response:  # noqa: S310 - loopback, http
-            return bool(response.status == 200)
-    except urllib.error.HTTPError:
-        return False
+        urllib.request.urlopen(f"{proxy.admin_url}/readyz").close()  # noqa: S310 - loopback, http
+    except urllib.error.HTTPError as error:
+        return str(json.load(error)["reason"])
+    return ""
+
+
+def _is_ready(proxy: Running) -> bool:
+    return not _unready(proxy)
 
 
 def _is_coordinated(proxy: Running) -> bool:
@@ -80,11 +85,13 @@ class _Upgrade:
     stack: ExitStack
     proxies: list[Running]
     results: Results
-    not_ready: int = 0
+    drain_delay_s: float
+    not_ready: "Counter[str]" = field(default_factory=Counter)
+    """How often a replica with callers was not ready, for each reason."""
 
     def start(self, version: Version) -> Running:
         options = ["--caller-header", "X-Caller", "--log-successes", "0", "--coordination-required"]
-        options += ["--drain-delay", f"{_DRAIN_DELAY_S:.0f}s"]
+        options += ["--drain-delay", f"{self.drain_delay_s:.0f}s"]
         arguments = ["serve", *ANY_PORTS, "--upstream", self.upstream, "--coordination", self.url, *options]
         env = environment(NANONETS_API_KEY="sandbox-test-key", **version.env)
         proxy = self.stack.enter_context(running(arguments, env, command=version.command))
@@ -92,10 +99,12 @@ class _Upgrade:
         return proxy
 
     async def watch(self) -> None:
-        """Counts the times at which a replica that has callers is not ready."""
+        """Looks every 0.1 s whether each replica that has callers is ready."""
         while True:
             for proxy in list(self.proxies):
-                self.not_ready += not await asyncio.to_thread(_is_ready, proxy)
+                reason = await asyncio.to_thread(_unready, proxy)
+                if reason and proxy in self.proxies:  # it was not replaced meanwhile
+                    self.not_ready[reason] += 1
             await asyncio.sleep(0.1)
 
 
@@ -141,9 +150,8 @@ async def _run(own: _Upgrade, old: Version, new: Version, kind: str, replicas: i
 
 
 async def _begin(own: _Upgrade) -> tuple[int, int]:
-    own.results.served.clear()
-    own.results.not_200 = own.not_ready = 0
-    own.results.since_s = time.monotonic()
+    own.results.clear()
+    own.not_ready.clear()
     return await asyncio.to_thread(stats, own.upstream)
 
 
@@ -159,19 +167,19 @@ async def _show(
         f"{(admitted - began[0]) / (KINDS[kind][1] * elapsed_s):.2f}",
         str(refused - began[1]),
         f"{jain(own.results.by(lambda each: each[1], list(names))):.3f}",
-        str(own.results.not_200),
-        str(own.not_ready),
+        own.results.failures(range(len(own.proxies))),
+        ", ".join(f"{count} {reason}" for reason, count in own.not_ready.items()) or "0",
         shared_s,
     ]
     print("| " + " | ".join(cells) + " |", flush=True)
 
 
-def _upgrade(old: Version, new: Version, kind: str, replicas: int) -> None:
+def _upgrade(old: Version, new: Version, kind: str, replicas: int, drain_delay_s: float) -> None:
     with ExitStack() as stack:
         redis = stack.enter_context(redis_server())
         upstream = stack.enter_context(sandbox(*KINDS[kind][0]))
         proxies = stack.enter_context(ExitStack())
-        own = _Upgrade(upstream, redis.url, proxies, [], Results())
+        own = _Upgrade(upstream, redis.url, proxies, [], Results(), drain_delay_s)
         asyncio.run(_run(own, old, new, kind, replicas))
         reasons = Counter(
             (event["event"], event.get("reason", event.get("role")))
@@ -182,9 +190,19 @@ def _upgrade(old: Version, new: Version, kind: str, replicas: int) -> None:
     print(f"   the new replicas logged: {dict(reasons)}", flush=True)
 
 
-def main(command: str, replicas: int, kinds: list[str]) -> None:
+def main(command: str, replicas: int, kinds: list[str], drain_delay_s: float) -> None:
     """Prints an upgrade from the version of `command` to this one, and the way back."""
-    columns = ("what", "limit", "s", "goodput", "429s", "Jain, callers", "not 200", "not ready", "s until shared")
+    columns = (
+        "what",
+        "limit",
+        "s",
+        "goodput",
+        "429s",
+        "Jain, callers",
+        "failed calls",
+        "looks not ready",
+        "s until shared",
+    )
     print("| " + " | ".join(columns) + " |\n" + "|---" * len(columns) + "|", flush=True)
     with ExitStack() as stack:
         this = Version("this version", list(COMMAND), {})
@@ -192,5 +210,5 @@ def main(command: str, replicas: int, kinds: list[str]) -> None:
             Version("the other version", command.split(), {}) if command else stack.enter_context(_other_protocol())
         )
         for kind in kinds:
-            _upgrade(other, this, kind, replicas)
-            _upgrade(this, other, kind, replicas)
+            _upgrade(other, this, kind, replicas, drain_delay_s)
+            _upgrade(this, other, kind, replicas, drain_delay_s)
