@@ -3,6 +3,9 @@
 import importlib.util
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 _PROGRAM = """
 import sys
@@ -26,6 +29,12 @@ _UNUSED_BEFORE_COMMAND = {"asyncio", "dataclasses", "hashlib", "inspect", "json"
 
 _MOST_OWN = 145
 """The modules of the program that the reading of settings needs, and a few more."""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives each test an empty working directory: a settings file would be read."""
+    monkeypatch.chdir(tmp_path)
 
 
 def _imported(*arguments: str) -> set[str]:
@@ -62,7 +71,9 @@ def test_the_command_of_run_waits_for_no_module_that_only_its_proxy_needs() -> N
 import sys
 from nanonets_proxy.cli.main import main
 import nanonets_proxy.cli.run
-nanonets_proxy.process.run.quick.is_surely_valid([], {"NANONETS_API_KEY": "a-key"})
+from nanonets_proxy.process.run import quick, remembered
+remembered._SECRETS = remembered.Path("secrets")
+assert quick.is_surely_valid([], {"NANONETS_API_KEY": "a-key"})
 print(*sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from nanonets_proxy.core.access.token_text import TOKEN_BYTES, make_token
+from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
+from nanonets_proxy.core.keys.audience import DEFAULT_UPSTREAM, Audience
 from nanonets_proxy.process.run import quick, remembered
 
 KEY = {"NANONETS_API_KEY": "a-key"}
@@ -44,6 +46,23 @@ def test_the_settings_code_decides_on_any_other_key_and_on_any_setting(
 ) -> None:
     (folder / "key").write_text("a-key\n")
     assert not quick.is_surely_valid([], environ)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("a-key", " a-key\n", "a", "k" * 4096, "none", make_token(bytes(TOKEN_BYTES))[:-1]),
+        *("", " ", "k" * 4097, "a key", "a\u00a0key", "a\u00e9", "a\x7f", "a\x00", "a:key"),
+        *(make_token(bytes(TOKEN_BYTES)), f" {make_token(bytes(TOKEN_BYTES))}\n"),
+    ],
+)
+def test_a_key_is_surely_valid_if_and_only_if_it_can_be_sent_to_nanonets(key: str) -> None:
+    can_be_sent = True
+    try:
+        ApiKey.parse(key, "test").bound_to(Audience(DEFAULT_UPSTREAM))
+    except KeyUnusable:
+        can_be_sent = False
+    assert quick.is_surely_valid([], {"NANONETS_API_KEY": key}) == can_be_sent
 
 
 @pytest.mark.parametrize(

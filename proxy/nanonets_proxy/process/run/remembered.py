@@ -3,6 +3,8 @@
 A file in the user's cache directory has a digest of the settings: of flags, variables and the settings file, and of
 the code of the settings. That code adds the digest after it has accepted them, and only if their texts alone make
 them valid (`settings/model/groups.py`): none of them is a secret, names a file that may change, or a store of keys.
+The digest does not see that a validator outside `settings/` has changed within one version, which happens only in a
+checkout. The command then starts although its proxy ends with an error.
 If the file cannot be read or written, the command only waits longer.
 """
 
