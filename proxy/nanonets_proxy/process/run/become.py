@@ -47,11 +47,12 @@ def become(
     except OSError as error:
         return _failed(f"the proxy cannot listen on 127.0.0.1: {error.strerror or error}", FAILED)
     address = f"127.0.0.1:{listener.getsockname()[1]}"
-    token = make_token(os.urandom(TOKEN_BYTES))
     environ = dict(os.environ)
     deny_inspection()  # the fork inherits it, and the command does not
     mask_variables(hidden_variables(environ))
-    companion = Companion(listener, token, os.getpid(), pidfd_of_this_process(), write_end)
+    companion = Companion(
+        listener, make_token(os.urandom(TOKEN_BYTES)), os.getpid(), pidfd_of_this_process(), write_end
+    )
     # Some supervisors start programs with SIGCHLD ignored. The system then discards the exit of a child.
     ignores_children = signal.signal(signal.SIGCHLD, signal.SIG_DFL) is signal.SIG_IGN
     try:
@@ -76,7 +77,7 @@ def become(
     if ignores_children:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     _restore_signals(ignored_signals)
-    return _execute(command, command_variables(environ, token, f"http://{address}", hidden))
+    return _execute(command, command_variables(environ, companion.take_token(), f"http://{address}", hidden))
 
 
 def _restore_signals(ignored: Collection[signal.Signals]) -> None:

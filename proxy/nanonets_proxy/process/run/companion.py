@@ -44,9 +44,9 @@ class Companion:
         `pidfd`: of the command's process; None if the system has none.
         """
         self.listener = listener
-        self.token = token
         self.hidden_variables: Sequence[str] = ()
         """Further variables that the command must not see, because they give access to the key."""
+        self._token = token
         self._command_pid = command_pid
         self._pidfd = pidfd
         self._report = report
@@ -57,6 +57,11 @@ class Companion:
     def files(self) -> set[int]:
         """The descriptors that the proxy needs."""
         return {self.listener.fileno(), self._report} | ({self._pidfd} - {None})  # type: ignore[operator]
+
+    def take_token(self) -> str:
+        """Returns the token, once in each process, which then need not keep its text."""
+        token, self._token = self._token, ""
+        return token
 
     def follow(self) -> None:
         """Ends this process with the command from now on. Starts a thread."""

@@ -34,7 +34,7 @@ def beside_command(config: Config, companion: Companion) -> ServeConfig:
     assert isinstance(config, ServeConfig)
     (own,) = config.environments
     companion.hidden_variables = _variables_of_key_source(own)
-    token = CallerToken.of(CALLER_NAME, companion.token)
+    token = CallerToken.of(CALLER_NAME, companion.take_token())
     host, port = companion.listener.getsockname()
     own = replace(
         own,
