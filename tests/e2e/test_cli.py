@@ -138,6 +138,10 @@ def test_the_first_word_of_a_command_of_two_words_has_the_help_of_that_command(f
         (["check", "-hs3cret"], "--help: takes no value; see `nanonets-proxy check --help`"),
         (["status", "--watch=5"], "--watch: takes no value; see `nanonets-proxy status --help`"),
         (["config", "--env", "x"], "--env: unknown flag; `nanonets-proxy config --reference` lists all settings"),
+        (
+            ["policy", "test", "--confg", "x", "f"],
+            "--confg: unknown flag; `nanonets-proxy config --reference` lists",
+        ),
         (["policy", "test", "/no/such.toml"], "/no/such.toml: does not exist (FILE)"),
         (["config", "--schema", "--reference"], "--schema and --reference exclude each other"),
         (["config", "--changed", "--schema"], "--schema and --changed exclude each other"),

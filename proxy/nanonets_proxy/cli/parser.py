@@ -85,7 +85,7 @@ class Command:
     argument: tuple[str, str] | None = None
     """The name and the help text of the command's required argument, if it has one."""
     argument_is_config: bool = False
-    """The argument names the settings file, so the help has no `--config`."""
+    """The argument names the settings file, so neither the help nor an error recommends `--config`."""
     usage_end: str = ""
     """What follows the flags in the usage line."""
     help_lists_settings: bool = False
@@ -135,7 +135,7 @@ def parse(
             *command.switches,
             *command.options,
             "--help",
-            *(["--config"] if command.settings_kind is Settings else []),
+            *(["--config"] if command.settings_kind is Settings and not command.argument_is_config else []),
         ]
         if command.settings_kind is None:
             parser.error(_unknown_arguments(unknown, own).rpartition("; ")[0])
