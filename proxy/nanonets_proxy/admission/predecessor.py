@@ -80,7 +80,7 @@ class Predecessor:
         try:
             admission = self._room.enter(ticket, self._loop.time())
         except ProxyError as error:
-            self._refuse(number, error)
+            self._reject(number, error)
         else:
             if admission is None:
                 self._send(["go", number])
@@ -92,9 +92,9 @@ class Predecessor:
         if error is None:
             self._send(["go", number])
         elif isinstance(error, ProxyError):
-            self._refuse(number, error)
+            self._reject(number, error)
 
-    def _refuse(self, number: int, error: ProxyError) -> None:
+    def _reject(self, number: int, error: ProxyError) -> None:
         self._tickets.pop(number, None)
         if isinstance(error, RateLimited):
             self._send(["no", number, error.details["reason"], error.retry_after_s])

@@ -62,7 +62,7 @@ class Lead:
         counts: SharedCounts,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """The lease was asked for at `asked_at_s`, while the fleet had so many `replicas`."""
+        """`asked_at_s`: when the lease was asked for. `replicas`: how many the fleet had then."""
         self.epoch = won.epoch
         self.replicas = replicas
         self.others = won.others

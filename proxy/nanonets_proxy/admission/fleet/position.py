@@ -61,7 +61,7 @@ class Position:
         """In JOINING and FOLLOWING."""
         self.lead: Lead | None = None
         """In COLLECTING and LEADING."""
-        self.room.on_stale = self.on_stale
+        self.room.on_stale = self._on_stale
         self.room.on_ask, self.room.on_refused = self.silence.watch, self.beliefs.note_refusal
 
     @property
@@ -95,7 +95,7 @@ class Position:
         self.rush_beat()
         self._changed(reason)
 
-    def on_stale(self) -> None:
+    def _on_stale(self) -> None:
         """Waits for the next leader, which was found meanwhile or will be soon, if Redis can be reached."""
         if self._bus.connected:
             self.join("", self.epoch)
@@ -111,7 +111,7 @@ class Position:
             self.lead = None
 
     def share_with(self, replicas: int, others: int) -> None:
-        """Uses the share of one among so many replicas of this version and of others."""
+        """Uses one replica's share, while `replicas` of this version and `others` of other versions are here."""
         if (replicas, others) != (self.own.replicas, self.own.others):
             self.own.replicas, self.own.others = replicas, others
             if others:

@@ -76,7 +76,7 @@ class Replica:
             self.own.home.room.change_policy(self.own.share())
 
     def use_part(self, parts: int) -> None:
-        """Uses one of so many parts of its share while no leader decides: during a restart, there are two."""
+        """Uses one of `parts` equal parts of its share while no leader decides: during a restart, there are two."""
         self.own.parts = parts
         if self.position.state in (State.ALONE, State.COLLECTING):
             self.own.decide_alone(is_remote=False)

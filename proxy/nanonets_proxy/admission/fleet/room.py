@@ -5,7 +5,7 @@ A claim is in one of these states:
     WAITING    its home decides
       granted, and a place is free             -> HELD
       granted, and no place is free            -> PLACING
-      refused, or the request has gone         -> ended
+      rejected, or the request has gone        -> ended
     PLACING    has given its permit back; waits for a place in flight of this replica
       a place is free                          -> WAITING
     HELD       has a permit and a place: the request is sent
@@ -115,7 +115,7 @@ class FleetRoom:
         return (claim for claim in self._claims if claim.is_granted)
 
     def expire(self, now_s: float) -> None:
-        """Refuses the claims that no home has decided on long after their deadline."""
+        """Rejects the claims that no home has decided on long after their deadline."""
         for claim in [c for c in self._claims if not c.is_granted and c.deadline_s + _LATE_S < now_s]:
             self._home.leave(claim)
             claim.rejected(rejection_error(Reason.DEADLINE_PASSED, _RETRY_S, claim.cost))
@@ -268,7 +268,7 @@ class FleetRoom:
             self.on_ask()
 
     def _on_decided(self, claim: OwnClaim) -> None:
-        """Forgets a claim that was refused while it waited."""
+        """Forgets a claim that was rejected while it waited."""
         if claim.error is not None and claim in self._claims and not claim.is_granted:
             self._forget_waiting(claim)
 

@@ -104,7 +104,7 @@ class OwnClaim(Claim):
         self.resuming: asyncio.Future[None] | None = None
 
     def reset_error(self) -> None:
-        """Forgets an earlier refusal: the request enters again."""
+        """Forgets an earlier rejection: the request enters again."""
         self.error = None
 
     def granted(self, now_s: float) -> None:
@@ -120,7 +120,7 @@ class OwnClaim(Claim):
 
 
 class Home(Protocol):
-    """The gate that decides on claims. It calls `granted` or `refused` of each claim that entered."""
+    """The gate that decides on claims. It calls `granted` or `rejected` of each claim that entered."""
 
     def try_admit(self, claim: OwnClaim, now_s: float) -> bool:
         """Returns whether the claim has its permit now, without a wait. If not, it may `enter`."""
