@@ -158,3 +158,22 @@ async def test_a_reason_is_never_empty(redis: RedisServer) -> None:
     finally:
         redis.signal(signal.SIGCONT)
         await bus.stop()
+
+
+async def test_a_command_to_an_earlier_server_does_not_break_the_later_connection(redis: RedisServer) -> None:
+    """Over TLS, a command to a server that hangs may end only after the bus has found the next one."""
+    async with relay(redis.port, b"EVALSHA") as (_, port):
+        earlier, _ = bus_to(f"redis://127.0.0.1:{port}/0")
+        await eventually.until(lambda: earlier.connected)
+        late = asyncio.ensure_future(earlier.campaign(0))
+        await asyncio.sleep(0.1)
+        bus, lost = bus_to(redis.url)
+        await eventually.until(lambda: bus.connected)
+        earlier._use, own = bus._use, earlier._use  # as if the bus had found it
+        with pytest.raises(BusError, match="no response"):
+            await late
+        await asyncio.sleep(0.1)
+        earlier._use = own
+        assert lost == []
+        await bus.stop()
+        await earlier.stop()

@@ -15,7 +15,8 @@ One connection is for the subscription, one for messages (`publisher.py`), and o
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 import structlog
 
@@ -34,6 +35,15 @@ _STOP_S: Final = 1.0
 _CLOSE_S: Final = 0.1  # with TLS, a connection waits for the server's end of it
 
 
+class _Use(NamedTuple):
+    """The use of one server. What is late from an earlier one does not end a later one."""
+
+    commands: Any
+    """The client of the lease."""
+    broken: "asyncio.Future[str]"
+    """Gets the reason for which the bus must look for the server again."""
+
+
 class RedisBus:
     """One replica's connections to Redis."""
 
@@ -44,8 +54,7 @@ class RedisBus:
         self._prefix = policy.prefix()
         self._name = name
         self._keys = keys(self._prefix, policy.common_prefix())
-        self._commands: Any = None  # a client of the server that was found
-        self._broken: asyncio.Future[str] | None = None
+        self._use: _Use | None = None
         self._publisher: Publisher | None = None
         self._listener: asyncio.Task[None] | None = None
         self._on_message: Callable[[bytes], None] = lambda _: None
@@ -81,15 +90,14 @@ class RedisBus:
         """Finds the server and uses it until that fails. Returns the reason."""
         hearing: asyncio.Task[None] | None = None
         broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._broken = broken
         clients: list[Any] = []
         try:
             server = await find_server(self._policy)
             clients = [make_client(self._policy.address, server) for _ in range(3)]
             async with asyncio.timeout(_SILENCE_S):
                 connection = await clients[2].connection_pool.get_connection()
-            self._publisher = Publisher(connection, self._on_unheard, self._on_message_lost)
-            self._commands = clients[0]
+            self._publisher = Publisher(connection, self._on_unheard, partial(self._on_message_lost, broken))
+            self._use = _Use(clients[0], broken)
             hearing = asyncio.ensure_future(self._hear(clients[1]))
             await asyncio.wait((hearing, broken), return_when=asyncio.FIRST_COMPLETED)
             if not hearing.done():
@@ -101,7 +109,7 @@ class RedisBus:
             if hearing is not None:
                 hearing.cancel()
                 await asyncio.gather(hearing, return_exceptions=True)
-            self._commands = None
+            self._use = None
             if self._publisher is not None:
                 await self._publisher.stop()
                 self._publisher = None
@@ -145,9 +153,9 @@ class RedisBus:
         if self.connected and self._publisher is not None:
             self._publisher.send(to, self._channel(to), data)
 
-    def _on_message_lost(self, error: Exception) -> None:
+    def _on_message_lost(self, broken: "asyncio.Future[str]", error: Exception) -> None:
         self._log.info("fleet_message_lost", reason=words(error))
-        self._judge(error)
+        self._judge(error, broken)
 
     # --- the lease ----------------------------------------------------------------------------------
 
@@ -169,22 +177,23 @@ class RedisBus:
 
     async def _run(self, script: str, keys: tuple[str, ...], *values: object) -> Any:
         """Runs a script by its hash, or loads it first if Redis does not know it (NOSCRIPT)."""
-        if self._commands is None:
+        use = self._use
+        if use is None:
             raise BusError("not connected")
         try:
             async with asyncio.timeout(TIMEOUT_S):
-                return await self._commands.register_script(script)(keys=list(keys), args=list(values))
+                return await use.commands.register_script(script)(keys=list(keys), args=list(values))
         except Exception as error:  # noqa: BLE001 - each fault of Redis has the same effect
-            self._judge(error)
+            self._judge(error, use.broken)
             raise BusError(words(error)) from None
 
-    def _judge(self, error: Exception) -> None:
+    def _judge(self, error: Exception, broken: "asyncio.Future[str]") -> None:
         """Lets the bus look for the server again if the error may mean that it is another one now."""
         from redis import exceptions as e
 
         gone = (e.ConnectionError, e.TimeoutError, TimeoutError, e.ReadOnlyError, e.MovedError, e.ClusterDownError)
-        if isinstance(error, gone) and self._broken is not None and not self._broken.done():
-            self._broken.set_result(words(error))
+        if isinstance(error, gone) and not broken.done():
+            broken.set_result(words(error))
 
     async def stop(self) -> None:
         if self._publisher is not None:
