@@ -67,14 +67,14 @@ def jain(values: list[float]) -> float:
 def stats(upstream: str) -> tuple[int, int]:
     """Returns how many requests the upstream has admitted and refused."""
     with urllib.request.urlopen(f"{upstream}/sandbox/stats") as response:  # noqa: S310 - loopback, http
-        stats = json.load(response)
-    return stats["admitted"], stats["refused"]
+        counts = json.load(response)
+    return counts["admitted"], counts["refused"]
 
 
 async def call(
     session: aiohttp.ClientSession, urls: list[str], replica: int, caller: str, results: Results
 ) -> None:
-    """Calls without a pause. Each request goes to what `urls` then names for the replica."""
+    """Calls without a pause. Each request goes to the replica's current URL in `urls`."""
     while True:
         try:
             async with session.get(urls[replica] + PATH, headers={"X-Caller": caller}) as response:

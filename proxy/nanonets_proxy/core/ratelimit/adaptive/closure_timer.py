@@ -69,6 +69,7 @@ class ClosureTimer:
         "_backoff_s",
         "_early_refusals",
         "_ended_early",
+        "_expected_end_s",
         "_first_hint_s",
         "_first_refused_s",
         "_is_unfounded",
@@ -79,7 +80,6 @@ class ClosureTimer:
         "_policy",
         "_proven",
         "_refused_recoveries",
-        "_tried_by_s",
         "closure",
         "hinted_end_s",
         "room_after_probe",
@@ -98,7 +98,7 @@ class ClosureTimer:
         self._of_burst = False  # whether a burst met the limit
         self._proven: Belief | None = None  # before a limit probe was refused without a hint
         self._refused_recoveries = 0  # one after the other
-        self._tried_by_s: float | None = None
+        self._expected_end_s: float | None = None
         """When the early tries expect the end of a period that began with the first request; None: no tries."""
         self._ended_early = False  # whether an early try was accepted
         self.closure: Closure | None = None
@@ -142,7 +142,7 @@ class ClosureTimer:
         self, kind: GrantKind, granted_at_s: float, now: float, hint_s: float | None, estimate: LimitEstimate
     ) -> Closure:
         is_recovery = kind is _RECOVERY_PROBE
-        was_early = is_recovery and self._opened_early and self._tried_by_s is None
+        was_early = is_recovery and self._opened_early and self._expected_end_s is None
         self._early_refusals += was_early
         self._refused_recoveries += is_recovery
         self._opened_early = False
@@ -156,7 +156,7 @@ class ClosureTimer:
         if told_s and not estimate.hints.is_refuted(told_s):
             is_first = not estimate.known and told_s <= MAX_CHEAP_HINT_S
             room = (_FIRST_ROOM_PER_S if is_first else _ROOM_PER_S) * told_s
-            least = self.room_after_probe if kind is _RECOVERY_PROBE and self._tried_by_s is not None else _MIN_ROOM
+            least = self.room_after_probe if is_recovery and self._expected_end_s is not None else _MIN_ROOM
             self.room_after_probe = max(least, min(_MAX_ROOM, room))
             opens_at_s = self.hinted_end_s = now + told_s
             names_period = estimate.hints.names_period(told_s)
@@ -183,15 +183,15 @@ class ClosureTimer:
         """Returns when to try, within the last second of the hint."""
         hinted_s, granted_at_s = closure.opens_at_s, closure.granted_at_s
         earliest_s = granted_at_s + closure.closed_s - rounding_s(closure.closed_s)
-        expected_s = self._tried_by_s
+        expected_s = self._expected_end_s
         if expected_s is None or closure.kind is not _RECOVERY_PROBE:
-            self._tried_by_s = None
+            self._expected_end_s = None
             expected_s = expected_end_s(estimate, closure)
             if estimate.known or estimate.window.first_known_s is None:
                 return expected_s
-            self._tried_by_s = expected_s
+            self._expected_end_s = expected_s
         elif granted_at_s >= expected_s:
-            self._tried_by_s = None
+            self._expected_end_s = None
             self._early_refusals = _MAX_EARLY_REFUSALS
             return hinted_s
         try_s = max(earliest_s, granted_at_s) + _TRY_S
@@ -220,7 +220,7 @@ class ClosureTimer:
             return max(opens_at_s, closure.opens_at_s)
         if closure.full is None:
             return opens_at_s
-        self._tried_by_s = None
+        self._expected_end_s = None
         return closure.opens_at_s
 
     def learn(self, estimate: LimitEstimate, now: float) -> None:
@@ -234,9 +234,9 @@ class ClosureTimer:
             ended_early, self._ended_early = self._ended_early, False
             if ended_early and estimate.known and self.closure.kind is GrantKind.UNPROVEN:
                 estimate.window.count_all()  # no period ended: some room had come back
-            elif self._tried_by_s is None or self.closure.kind is not _RECOVERY_PROBE:
+            elif self._expected_end_s is None or self.closure.kind is not _RECOVERY_PROBE:
                 # A refused early try has no lesson.
-                expected_s = self._tried_by_s if self.closure.closed_s > CHEAP_S else None
+                expected_s = self._expected_end_s if self.closure.closed_s > CHEAP_S else None
                 # Where the first limit probes must wait, early tries must not shift them to the middle of a period.
                 learn_from(estimate, self.closure, now if expected_s is None else max(now, expected_s))
             if self.closure.kind is not _RECOVERY_PROBE:
@@ -254,7 +254,7 @@ class ClosureTimer:
         self._backoff_s = self._policy.backoff_first_s
         if self._opened_early:
             self._early_refusals = 0
-        expected_s, self._tried_by_s = self._tried_by_s, None
+        expected_s, self._expected_end_s = self._expected_end_s, None
         self._ended_early = expected_s is not None and granted_at_s < expected_s
         if self._ended_early:
             estimate.period_ended(granted_at_s, now)
