@@ -27,6 +27,19 @@ def change(proxy: RunningProxy, **overrides: Any) -> None:
     proxy.program._apply(NewSettings(serve_config(**overrides), (A,), ()), lambda _: None)
 
 
+async def test_the_advice_to_restart_names_eight_settings_and_says_how_many_more_there_are() -> None:
+    async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
+        fixed = tuple(ChangedSetting(f"setting_{number}", 0, 1) for number in range(20))
+        proxy.program._apply(NewSettings(serve_config(), (), fixed[:8]), lambda _: None)
+        alerts = proxy.program.environments[0].alerts
+        names = ", ".join(f"setting_{number}" for number in range(8))
+        assert alerts.to_json()[0]["advice"] == f"restart the proxy to apply {names}"
+        proxy.program._apply(NewSettings(serve_config(), (), fixed), lambda _: None)
+        (alert,) = alerts.to_json()
+        assert alert["advice"] == f"restart the proxy to apply {names} and 12 more"
+        assert len(alert["settings"]) == 20
+
+
 async def test_waiting_callers_keep_their_place_when_limits_scopes_and_weights_change() -> None:
     async with (
         ScriptedUpstream() as upstream,

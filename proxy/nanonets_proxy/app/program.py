@@ -52,6 +52,7 @@ from nanonets_proxy.telemetry.writer import LineWriter
 _FINISH_S: Final = 1800.0
 # For a scrape or a reload in progress. More would outlast what supervisors allow.
 _ADMIN_STOP_S: Final = 1.0
+_MOST_NAMED: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +195,10 @@ class Program:
         needs_restart = [change.name for change in new.needs_restart]
         self._log.info("settings_reloaded", changed=_shown(new.applied), needs_restart=_shown(new.needs_restart))
         if needs_restart:
-            advice, alerts = f"restart the proxy to apply {', '.join(needs_restart)}", self.environments[0].alerts
-            alerts.report("restart_needed", advice, log_always=True, settings=needs_restart)
+            # The status shows no more than 400 characters.
+            more = f" and {len(needs_restart) - _MOST_NAMED} more" if len(needs_restart) > _MOST_NAMED else ""
+            advice = f"restart the proxy to apply {', '.join(needs_restart[:_MOST_NAMED])}{more}"
+            self.environments[0].alerts.report("restart_needed", advice, log_always=True, settings=needs_restart)
 
     @property
     def is_stopping(self) -> bool:

@@ -14,7 +14,9 @@ from nanonets_proxy.telemetry.ledger.ledger import Ledger, LedgerStatus
 from nanonets_proxy.telemetry.ledger.policy import LedgerPolicy
 
 _CONSEQUENCE: Final = "; requests are served as before, but not counted"
-_BUDGET_ADVICE: Final = "daily_budget counts from 0 again; restart the proxy when the file can be read"
+_BUDGET_ADVICE: Final = (
+    "daily_budget counts from 0 again: accept that, or restart the proxy once the file can be read or is restored"
+)
 # The machine's clock may be wrong at start, so the budgets also get the last days of the file.
 _RESTORED_DAYS: Final = 2
 
@@ -78,7 +80,7 @@ class UsageLedger:
     def _on_damage(self, aside: Path, reason: str) -> None:
         if self.alerts is not None:
             advice = (
-                f"look for the cause, such as a failing disk; a new file begins, and the old one is now {aside}"
+                f"the damaged file is now {aside}, and a new one has begun: look for the cause, such as a bad disk"
             )
             self.alerts.report("ledger_put_aside", advice, path=str(self.path), aside=str(aside), reason=reason)
 

@@ -11,9 +11,10 @@ from nanonets_proxy.core.jobs.lifecycle import JobState
 from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.core.keys.audience import Audience
 from nanonets_proxy.core.keys.key_owners import KeyOwners
+from nanonets_proxy.core.status.error_advice import RAISE_OPEN_FILES
 from nanonets_proxy.keys.files import can_be_read_by_others, os_fault
 from nanonets_proxy.keys.source import FileKey, NoKeyGiven
-from nanonets_proxy.server.open_files import CURE, most_connections, open_files_limit
+from nanonets_proxy.server.open_files import most_connections, open_files_limit
 from nanonets_proxy.settings import LoadedSettings, Settings, SettingsError
 from nanonets_proxy.settings.configure import ignored_proxy_variable
 from nanonets_proxy.settings.key_source import key_source_config
@@ -129,9 +130,8 @@ def _check_open_files(settings: Settings, environments: int) -> Iterator[CheckRe
     has_jobs = settings.jobs is not None
     most = most_connections(settings.max_connections, settings.pool_size, files, environments, has_jobs=has_jobs)
     if most < settings.max_connections:
-        detail = (
-            f"{files} allow {most} connections, fewer than max_connections ({settings.max_connections}): {CURE}"
-        )
+        fewer = f"{files} allow {most} connections, fewer than max_connections ({settings.max_connections})"
+        detail = f"{fewer}: {RAISE_OPEN_FILES}"
         yield CheckResult("open files", ok=True, detail=detail, warning=True)
 
 

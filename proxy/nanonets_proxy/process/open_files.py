@@ -5,7 +5,7 @@ import os
 import resource
 from typing import Final
 
-from nanonets_proxy.server.open_files import CURE
+from nanonets_proxy.core.status.error_advice import RAISE_OPEN_FILES
 
 _PIPES: Final = 12  # of two files each: for the event loop, listeners, watches, pipes, and the modules of Python
 
@@ -24,5 +24,5 @@ def lack_of_files() -> str:
                 for file in os.pipe():
                     files.callback(os.close, file)
         except OSError as error:
-            return f"too few files can be opened ({error.strerror}), the limit is {hard}: {CURE}"
+            return f"too few files can be opened ({error.strerror}), the limit is {hard}: {RAISE_OPEN_FILES}"
     return ""

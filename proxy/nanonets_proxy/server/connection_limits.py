@@ -25,7 +25,8 @@ from prometheus_client import CollectorRegistry, Counter
 
 from nanonets_proxy.core.access.caller_names import name_of_address
 from nanonets_proxy.core.net.address_ranges import is_loopback_address
-from nanonets_proxy.server.open_files import CURE, open_files_limit
+from nanonets_proxy.core.status.error_advice import RAISE_OPEN_FILES
+from nanonets_proxy.server.open_files import open_files_limit
 from nanonets_proxy.server.peers import Peer
 from nanonets_proxy.telemetry.alerts import Alerts
 
@@ -146,13 +147,13 @@ class ConnectionLimits:
                 return False
         if file > self._policy.last_file:
             self._make_room(newcomer, None)
-            self._report("open_files", open_files_limit(), CURE)
+            self._report("open_files", open_files_limit(), RAISE_OPEN_FILES)
             return False
         if self._open <= self._policy.max_connections or self._make_room(newcomer, None):
             return True
         policy = self._policy
         if policy.is_lowered:
-            self._report("open_files", open_files_limit(), CURE)
+            self._report("open_files", open_files_limit(), RAISE_OPEN_FILES)
         else:
             self._report(f"{policy.listener}max_connections", policy.max_connections, policy.advice)
         return False

@@ -16,8 +16,6 @@ _MOST_VIEWERS: Final = 256
 _FEWEST_CONNECTIONS: Final = 2
 _UNLIMITED: Final = 2**31
 
-CURE: Final = "raise the limit of open files: ulimit -n, LimitNOFILE= of systemd, --ulimit nofile= of containers"
-
 
 def open_files_limit(*, hard: bool = False) -> int:
     """Returns how many files this process may have open. `hard`: after `serve` has raised the limit."""

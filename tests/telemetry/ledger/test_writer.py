@@ -1,6 +1,8 @@
 """The ledger's file: faults and their end, retention, and two processes at once."""
 
 import contextlib
+import errno
+import os
 import sqlite3
 import subprocess
 import sys
@@ -130,6 +132,75 @@ def test_a_disk_that_damages_every_new_file_does_not_cost_the_first_one(path: Pa
         **{f"{path.name}.bad{number}": b"%d" % (number - 1) for number in range(2, 9)},
         f"{path.name}.bad9": b"11",
     }
+
+
+def test_an_aside_has_no_companions_of_the_one_that_it_replaces(path: Path) -> None:
+    wal = path.with_name(f"{path.name}-wal")
+    for number in range(10):
+        write(path, b"%d" % number)
+        if number == 8:
+            write(wal, b"old")
+        put_aside(path)
+    assert read(path.with_name(f"{path.name}.bad9")) == b"9"
+    assert not path.with_name(f"{path.name}.bad9-wal").exists()
+
+
+def test_of_two_processes_that_put_a_file_aside_none_takes_the_name_of_the_other(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(path, b"first")
+    put_aside(path)
+    write(path, b"second")
+    monkeypatch.setattr(Path, "exists", lambda _: False)  # as before the other process has taken it
+    put_aside(path)
+    assert read(path.with_name(f"{path.name}.bad")) == b"first"
+
+
+async def test_a_damaged_file_that_cannot_be_renamed_is_named_and_keeps_its_place(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace
+
+    def fail(source: Path, target: Path) -> Path:
+        if source == path:  # as that of a mount
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        return replace(source, target)
+
+    write(path, b"SQLite format 3\0" + b"no database" * 1000)
+    before = folder_of(path)
+    monkeypatch.setattr(Path, "replace", fail)
+    running = Running(path)
+    await until(lambda: bool(running.stopped))
+    running.ledger.close()
+    assert running.stopped == ["is damaged, or no database, and cannot be renamed: device or resource busy"]
+    assert running.cures == ["move the file away"]
+    assert folder_of(path) == before
+    write(path.with_name(f"{path.name}-wal"), b"log")
+    before = folder_of(path)
+    with pytest.raises(OSError, match="busy"):
+        put_aside(path)
+    assert folder_of(path) == before
+
+
+async def test_a_file_that_another_process_has_put_aside_is_not_put_aside_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: LedgerDatabase, __: Batch) -> None:
+        monkeypatch.undo()
+        put_aside(path)
+        write(path, b"")
+        error = sqlite3.DatabaseError("database disk image is malformed")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
+
+    monkeypatch.setattr(LedgerDatabase, "write", fail)
+    running = Running(path)
+    running.record()
+    await until(lambda: running.ledger.status().pending == 0)
+    running.ledger.close()
+    assert (running.damaged, running.stopped) == ([], [])
+    assert not path.with_name(f"{path.name}.bad2").exists()
+    assert len(rows(path)) == 1
 
 
 def write_text(path: Path) -> None:
@@ -270,6 +341,7 @@ async def test_while_nothing_can_be_written_further_attempts_are_lost_and_counte
     monkeypatch.setattr(ledger_module, "MAX_PENDING", 10)
     make_folder(path)
     running = Running(path)
+    await until(lambda: bool(running.stopped))
     running.record(25)
     await until(lambda: running.ledger.status().lost == 15)
     assert len(running.stopped) == 1
@@ -281,6 +353,20 @@ async def test_while_nothing_can_be_written_further_attempts_are_lost_and_counte
     running.ledger.close()
     assert len(rows(path)) == 11
     assert len(running.stopped) == 1
+
+
+async def test_another_fault_replaces_the_first_one_and_lost_attempts_do_not() -> None:
+    stopped: list[str] = []
+    ledger = Ledger(Collected, lambda fault, _: stopped.append(fault), ignore, ignore)
+    ledger._writer.reports.fault("is locked by another process", "wait")  # type: ignore[attr-defined]  # a Collected
+    ledger._writer.reports.fault("cannot be written: the disk is full", "make room")  # type: ignore[attr-defined]
+    ledger._writer.reports.fault("cannot be written: the disk is full", "make room")  # type: ignore[attr-defined]
+    await until(lambda: len(stopped) == 2)
+    ledger.number_limit = 0
+    send(ledger)
+    assert ledger.status().lost == 1
+    assert stopped == ["is locked by another process", "cannot be written: the disk is full"]
+    assert ledger.status().fault == stopped[1]
 
 
 async def test_a_fault_after_a_batch_was_written_does_not_count_the_batch_twice(
@@ -307,7 +393,8 @@ async def test_a_fault_after_a_batch_was_written_does_not_count_the_batch_twice(
 class Collected:
     """Takes batches, and never writes them."""
 
-    def __init__(self, _: Reports) -> None:
+    def __init__(self, reports: Reports) -> None:
+        self.reports = reports
         self.batches: list[Batch] = []
 
     def put(self, batch: Batch) -> None:

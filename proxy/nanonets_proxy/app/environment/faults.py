@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from nanonets_proxy.app.config import EnvironmentConfig
+from nanonets_proxy.core.status.error_advice import RAISE_OPEN_FILES
 from nanonets_proxy.keys.files import can_be_read_by_others
-from nanonets_proxy.server.open_files import CURE, open_files_limit
+from nanonets_proxy.server.open_files import open_files_limit
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.upstream.body import LostCopy
 from nanonets_proxy.upstream.errors import (
@@ -30,7 +31,7 @@ def report_lost_copy(alerts: Alerts, policy: BodyPolicy, cause: LostCopy, error:
         text = "" if error is None else error.strerror or str(error)
         fields = {"spool_dir": str(policy.spool_dir), "error": text}
         no_file = error is not None and error.errno in (errno.EMFILE, errno.ENFILE)
-        cure = CURE if no_file else f"make room on the disk of {policy.spool_dir}, or set spool_dir"
+        cure = RAISE_OPEN_FILES if no_file else f"make room on the disk of {policy.spool_dir}, or set spool_dir"
         advice = f"{cure}{_CONSEQUENCE}"
     elif cause is LostCopy.SPOOL_TOTAL:
         fields = {"spool_total_bytes": policy.spool_total_bytes}
@@ -44,7 +45,7 @@ def report_lost_copy(alerts: Alerts, policy: BodyPolicy, cause: LostCopy, error:
 def report_dial_failure(alerts: Alerts, upstream: str, error: UpstreamError) -> None:
     """Reports a connection to the upstream that could not be made."""
     if error.details.get("reason") in ("EMFILE", "ENFILE"):
-        advice = CURE
+        advice = RAISE_OPEN_FILES
     elif isinstance(error, UpstreamDnsFailed) or error.details.get("during") == "dns":
         advice = "check the name's spelling and this machine's resolver"
     elif isinstance(error, UpstreamTlsCertificate | UpstreamTlsProtocol):
@@ -78,7 +79,7 @@ def report_settings(
 def report_lowered_connections(alerts: Alerts, wanted: int, used: int) -> None:
     """Reports that the limit of open files allows fewer connections than the setting, if that is so."""
     if used < wanted:
-        advice, files = f"{CURE}; or lower max_connections", open_files_limit()
+        advice, files = f"{RAISE_OPEN_FILES}; or lower max_connections", open_files_limit()
         alerts.report(
             "max_connections_lowered", advice, lasting=True, max_connections=wanted, used=used, open_files=files
         )

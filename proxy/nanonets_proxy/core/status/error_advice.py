@@ -2,6 +2,9 @@
 
 from typing import Final
 
+RAISE_OPEN_FILES: Final = (
+    "raise the limit of open files: ulimit -n, LimitNOFILE= of systemd, --ulimit nofile= of containers"
+)
 _ADVICE: Final = {
     "bad_request": "The caller sent a malformed request: the event in the log says what is wrong with it.",
     "body_copy_discarded": "Raise replay_limit or spool_total, so that large uploads can be sent again.",

@@ -95,10 +95,27 @@ def put_aside(path: Path) -> Path:
     The new name ends with `.bad`, or with a number too. A disk that damages each new file must not cost the first
     one, which has the most attempts, nor be filled by all of them: from the ninth on, each replaces the one before.
     """
-    asides = [path.with_name(f"{path.name}.bad{number}") for number in ("", *range(2, _MOST_ASIDE + 1))]
-    aside = next((free for free in asides if not free.exists()), asides[-1])
-    for suffix in ("-wal", "-shm"):  # SQLite would apply them to the next file of this name
-        with suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).replace(aside.with_name(aside.name + suffix))
-    path.replace(aside)
+    names = [f"{path.name}.bad{number}" for number in ("", *range(2, _MOST_ASIDE + 1))]
+    aside, is_new = path.with_name(names[-1]), False
+    for name in names:
+        with suppress(FileExistsError):
+            path.with_name(name).open("x").close()  # so that no other process takes the name
+            aside, is_new = path.with_name(name), True
+            break
+    _move_companions(path, aside)  # first, since SQLite would apply them to the next file of this name
+    try:
+        path.replace(aside)
+    except OSError:
+        _move_companions(aside, path)
+        if is_new:
+            aside.unlink()
+        raise
     return aside
+
+
+def _move_companions(path: Path, to: Path) -> None:
+    for suffix in ("-wal", "-shm"):
+        source, target = path.with_name(path.name + suffix), to.with_name(to.name + suffix)
+        target.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            source.replace(target)

@@ -191,7 +191,8 @@ class Ledger:
             del self.running[attempt]
             self._lost += 1
         attempt.requests = 0
-        self._stop("does not take rows as fast as requests are sent", _SLOW_CURE)
+        if self._fault is None:
+            self._stop("does not take rows as fast as requests are sent", _SLOW_CURE)
 
     def _series(self, labels: Labels, status: str) -> Series:
         environment, caller, method, route = labels
@@ -240,8 +241,8 @@ class Ledger:
             self._lost_before = self._lost
 
     def _stop(self, fault: str, cure: str) -> None:
-        """Reports a fault, once until the ledger resumes."""
-        if self._fault is None:
+        """Reports a fault, once until it changes or the ledger resumes."""
+        if fault != self._fault:
             self._fault = fault
             self._on_stop(fault, cure)
 

@@ -1,6 +1,6 @@
 """The thread that writes the usage ledger. It keeps a batch that it cannot write, and tries again.
 
-A damaged file is renamed to `.bad`, and a new file begins; so it does if the file is removed or replaced.
+A damaged file is put aside (`file.py`), and a new file begins; so it does if the file is removed or replaced.
 """
 
 import queue
@@ -115,13 +115,15 @@ class LedgerWriter:
 
     def _give_up(self, fault: DatabaseFault) -> DatabaseFault:
         """Closes the database, puts a damaged file aside, and reports the fault unless that cured it."""
+        is_replaced = self._database is not None and self._database.is_replaced()
         self._close_database()
         if isinstance(fault, DatabaseCorrupt):
-            path = self._policy.path
+            if is_replaced:  # another process has put it aside
+                return fault
             try:
-                aside = put_aside(path)
+                aside = put_aside(self._policy.path)
             except OSError as error:
-                fault = fault_of(error)
+                fault = DatabaseCorrupt(f"{fault}, and cannot be renamed: {(error.strerror or str(error)).lower()}")
             else:
                 self._reports.put_aside(aside, str(fault))
                 return fault
