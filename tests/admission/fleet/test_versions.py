@@ -1,6 +1,7 @@
 """Replicas of two versions of the protocol, as while a fleet is upgraded step by step."""
 
 import asyncio
+import math
 from collections.abc import Callable
 
 import pytest
@@ -31,6 +32,15 @@ async def _stop(scene: FleetScene, number: int) -> None:
     await scene.replicas[number].stop()
 
 
+async def _stay_ready(*scenes: FleetScene) -> None:
+    """Ends if a replica that has met its fleet would be unready, with `coordination_required`."""
+    lost_s = 0.0
+    while lost_s < 2.5:
+        await asyncio.sleep(0.02)
+        living = [r for scene in scenes for n, r in enumerate(scene.replicas) if n not in scene.dead]
+        lost_s = max(r.uncoordinated_for_s for r in living if r.uncoordinated_for_s < math.inf)
+
+
 @pytest.mark.parametrize("limiter", [lambda: FixedWindow(40, 4.0), lambda: SlidingLog(40, 4.0)])
 def test_an_upgrade_step_by_step_costs_few_429s_and_loses_no_limit(limiter: Callable[[], Limiter]) -> None:
     """Two fleets that both learn took each other's requests for a change of the limit."""
@@ -44,6 +54,7 @@ def test_an_upgrade_step_by_step_costs_few_429s_and_loses_no_limit(limiter: Call
             old.callers(number, 4, f"old{number}c")
         await asyncio.sleep(60.0)
         since_s, before = old.loop.time(), len(old.counts.served_at_s)
+        old.tasks.append(asyncio.ensure_future(_stay_ready(old, new)))
         for number in range(3):
             await new.add().start(1.0)
             new.callers(number, 4, f"new{number}c")
@@ -58,6 +69,7 @@ def test_an_upgrade_step_by_step_costs_few_429s_and_loses_no_limit(limiter: Call
         assert sorted(replica.state.value for replica in new.replicas) == ["following", "following", "leading"]
         since_s, before = new.loop.time(), len(new.counts.served_at_s)
         await asyncio.sleep(40.0)
+        assert not old.tasks[-1].done()
         assert len(new.counts.served_at_s) - before >= 0.97 * 400
         assert new.counts.refused_since(since_s) <= 20
         assert old.counts.errors == new.counts.errors == []

@@ -53,7 +53,7 @@ class Position:
         self.post = Post(name, bus, loop, lambda: self.epoch)
         self.counts = CountsPost(SharedCounts(name, names.lane), self.post.send, loop)
         self.stopped = False
-        """Set when the replica stops: from then on, its state does not change."""
+        """Set when the replica stops: from then on, nothing that comes from Redis changes its state."""
         self._reason = ""  # of the latest change
         self.met = asyncio.Event()
         """Set once this replica knows the fleet."""
