@@ -49,10 +49,13 @@ async def _load(
     own: Fleet, callers: list[int], seconds: float, results: Results, event: Callable[[], None]
 ) -> None:
     connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(None)) as session:
+    async with (
+        aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(None)) as session,
+        asyncio.TaskGroup() as group,  # an error of a caller ends the run
+    ):
         urls = [proxy.url for proxy in own.proxies]
         tasks = [
-            asyncio.create_task(call(session, urls, n, f"r{n}c{c}", results))
+            group.create_task(call(session, urls, n, f"r{n}c{c}", results))
             for n, count in enumerate(callers)
             for c in range(count)
         ]
@@ -66,7 +69,6 @@ async def _load(
         results.admitted, results.refused = admitted - base[0], refused - base[1]  # type: ignore[attr-defined]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def run(

@@ -34,6 +34,7 @@ _PAUSE_S = 4.0
 """Between the end of a replica and the start of the next one."""
 _AFTER_S = 24.0
 _SHARED_S = 60.0
+_LOOK_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -60,17 +61,19 @@ def _other_protocol() -> Iterator[Version]:
         yield Version("next protocol", [sys.executable, "-m", "nanonets_proxy"], {"PYTHONPATH": folder})
 
 
-def _unready(proxy: Running) -> str:
-    """Returns why a replica is not ready; empty: it is."""
+def unready(admin_url: str) -> str:
+    """Returns why the replica with this admin listener is not ready; empty: it is."""
     try:
-        urllib.request.urlopen(f"{proxy.admin_url}/readyz").close()  # noqa: S310 - loopback, http
+        urllib.request.urlopen(f"{admin_url}/readyz", timeout=_LOOK_S).close()  # noqa: S310 - loopback, http
     except urllib.error.HTTPError as error:
         return str(json.load(error)["reason"])
+    except OSError:
+        return "no_response"
     return ""
 
 
 def _is_ready(proxy: Running) -> bool:
-    return not _unready(proxy)
+    return not unready(proxy.admin_url)
 
 
 def _is_coordinated(proxy: Running) -> bool:
@@ -102,7 +105,7 @@ class _Upgrade:
         """Looks every 0.1 s whether each replica that has callers is ready."""
         while True:
             for proxy in list(self.proxies):
-                reason = await asyncio.to_thread(_unready, proxy)
+                reason = await asyncio.to_thread(unready, proxy.admin_url)
                 if reason and proxy in self.proxies:  # it was not replaced meanwhile
                     self.not_ready[reason] += 1
             await asyncio.sleep(0.1)
@@ -121,12 +124,14 @@ async def _run(own: _Upgrade, old: Version, new: Version, kind: str, replicas: i
     urls = [proxy.url for proxy in own.proxies]
     names = [f"r{n}c{c}" for n in range(replicas) for c in range(_CALLERS)]
     connector = aiohttp.TCPConnector(limit=0)
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(None)) as session:
+    async with (
+        aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(None)) as session,
+        asyncio.TaskGroup() as group,  # an error of a caller or of `watch` ends the run
+    ):
         tasks = [
-            asyncio.create_task(call(session, urls, n // _CALLERS, name, own.results))
-            for n, name in enumerate(names)
+            group.create_task(call(session, urls, n // _CALLERS, name, own.results)) for n, name in enumerate(names)
         ]
-        tasks.append(asyncio.create_task(own.watch()))
+        tasks.append(group.create_task(own.watch()))
         await asyncio.sleep(_WARM_S)
         began = await _begin(own)
         for n in range(replicas):
@@ -146,7 +151,6 @@ async def _run(own: _Upgrade, old: Version, new: Version, kind: str, replicas: i
         await _show(f"{_AFTER_S:.0f} s afterwards", kind, own, began, names, "")
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _begin(own: _Upgrade) -> tuple[int, int]:
