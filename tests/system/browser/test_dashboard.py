@@ -208,24 +208,30 @@ async def test_a_hostile_name_is_text() -> None:
 
 @pytest.mark.parametrize("width", [375, 768, 1280, 1920])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-async def test_the_page_fits_each_width_and_follows_the_theme(width: int, scheme: str) -> None:
+async def test_the_page_fits_each_width_and_follows_the_theme(width: int, scheme: str, tmp_path: Path) -> None:
+    ledger = str(tmp_path / "usage.db")
     async with (
         ScriptedUpstream(responding(_REFUSED)) as upstream,
-        running_proxy(upstream.origin, caller_header="x-caller", max_wait="60s") as proxy,
+        running_proxy(upstream.origin, caller_header="x-caller", max_wait="60s", ledger=ledger) as proxy,
         _waiting(proxy, "a" * 100, HOSTILE, "b"),
         dashboard(proxy.admin_address, width, scheme) as page,
     ):
         await page.shows("Waiting")
+        await page.js("for (const part of document.querySelectorAll('details')) part.open = true")
+        await page.wait("document.querySelector('[data-f=minutes] tbody').rows.length === 60")
+        await page.wait("document.querySelector('[data-t=usage]').tBodies[0].rows.length === 1")
         assert await page.js("document.documentElement.scrollWidth") <= width
-        assert await page.js(_CUT_OFF) == []
+        parts: dict[str, list[int]] = await page.js(_PARTS)
+        assert len(parts) == 5
+        assert {name: widths for name, widths in parts.items() if not 0 < widths[0] <= widths[1]} == {}
         ground = await page.js("getComputedStyle(document.body).backgroundColor")
         red = int(re.findall(r"\d+", ground)[0])
         assert red > 200 if scheme == "light" else red < 60
         assert await page.js(_LOWEST_CONTRAST) >= 4.5, "WCAG 2.2, 1.4.3"
 
 
-_CUT_OFF = """[...document.querySelectorAll(".scroll")].filter(part => part.scrollWidth > part.clientWidth)
-  .map(part => part.ariaLabel)"""
+_PARTS = """Object.fromEntries([...document.querySelectorAll(".scroll")]
+  .map(part => [part.ariaLabel, [part.scrollWidth, part.clientWidth]]))"""
 
 
 _LOWEST_CONTRAST = """(() => {
