@@ -71,10 +71,12 @@ async def _call_until(url: str, ends_at_s: float, statuses: list[int]) -> None:
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
         tasks = [asyncio.create_task(caller()) for _ in range(CALLERS)]
-        await asyncio.wait(tasks, timeout=ends_at_s - time.monotonic())
-        for task in tasks:
+        done, running = await asyncio.wait(tasks, timeout=ends_at_s - time.monotonic())
+        for task in running:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*running, return_exceptions=True)
+        for task in done:
+            task.result()  # a caller that failed ends the benchmark
 
 
 def counts(upstream: str) -> Counts:
