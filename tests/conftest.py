@@ -1,11 +1,12 @@
 """Fixtures that several test folders share."""
 
+import gc
 import importlib.util
 import os
 import resource
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,17 @@ def pytest_configure() -> None:
     # A script starts its background commands with SIGINT ignored. The programs under test would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keeps the collected tests away from the garbage collector: they last, and each of its runs would read them all."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

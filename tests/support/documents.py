@@ -60,7 +60,7 @@ def tiff(pages: int, *, thumbnails: int = 0, big: bool = False, order: str = "<"
     mark = b"II" if order == "<" else b"MM"
     head = struct.pack(order + "2sHHH", mark, 43, 8, 0) if big else struct.pack(order + "2sH", mark, 42)
     first_at = len(head) + struct.calcsize(number)
-    file = head + struct.pack(order + number, first_at)
+    file = bytearray(head + struct.pack(order + number, first_at))
     kinds = [0] * pages + [1] * thumbnails
     for place, kind in enumerate(kinds):
         tags = [(254, 4, 1, kind), (256, 4, 1, 100)]
@@ -72,7 +72,7 @@ def tiff(pages: int, *, thumbnails: int = 0, big: bool = False, order: str = "<"
         if place == len(kinds) - 1:
             next_at = first_at if loops else 0
         file += directory + struct.pack(order + number, next_at)
-    return file
+    return bytes(file)
 
 
 def form(*files: bytes, fields: dict[str, str] | None = None, head: bytes = b"") -> bytes:
