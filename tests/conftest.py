@@ -33,7 +33,7 @@ def pytest_configure() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Keeps the collected tests away from the garbage collector: they last, and each of its runs would read them all."""
+    """Hides the collected tests from the garbage collector: they last, and each of its runs would read them all."""
     gc.disable()
     try:
         return (yield)
