@@ -5,10 +5,9 @@ Bursts whose distance is a multiple of the period show the gate only one length 
 
 from collections.abc import Sequence
 from functools import partial
-from statistics import fmean, geometric_mean
 
 from simulator import limiters
-from simulator.traffic import STYLES, Limit, Load, excess, on_the_clock
+from simulator.traffic import Limit, Load, excess_rows, on_the_clock
 from simulator.world import World
 
 LIMITS = (
@@ -48,17 +47,5 @@ def loads(limit: Limit) -> dict[str, Load]:
 
 
 def lockstep_rows(seeds: Sequence[int]) -> list[list[str]]:
-    """Returns the table: the mean wait as a share of the oracle's, each plus a second / 429s per 1,000 requests."""
-    rows = [["limit", "in lockstep", *(style for style, _ in STYLES)]]
-    shares: dict[str, list[float]] = {style: [] for style, _ in STYLES}
-    for limit in LIMITS:
-        for traffic, load in loads(limit).items():
-            cells = []
-            for style, hint in STYLES:
-                found = [excess(limit, load, hint, seed) for seed in seeds]
-                share, refused = (fmean(part) for part in zip(*found, strict=True))
-                shares[style].append(share)
-                cells.append(f"{share:.2f} / {refused:.0f}")
-            rows.append([limit.name, traffic, *cells])
-    rows.append(["geometric mean", "", *(f"{geometric_mean(values):.2f}" for values in shares.values())])
-    return rows
+    """Returns the table of callers in lockstep (`excess_rows`)."""
+    return excess_rows("in lockstep", LIMITS, loads, seeds)[0]

@@ -110,19 +110,30 @@ def excess(limit: Limit, load: Load, hint: HintStyle, seed: int) -> tuple[float,
     return share, 1000 * result.refused / result.admitted
 
 
-def traffic_rows(seeds: Sequence[int]) -> list[list[str]]:
-    """Returns the table: the mean wait as a share of the oracle's, each plus a second / 429s per 1,000 requests."""
-    rows = [["limit", "traffic", *(style for style, _ in STYLES)]]
+def excess_rows(
+    kind: str, limits: Sequence[Limit], loads: Callable[[Limit], dict[str, Load]], seeds: Sequence[int]
+) -> tuple[list[list[str]], dict[str, list[float]]]:
+    """Returns the table of a `kind` of load, and its shares by style of hints.
+
+    A cell has the mean wait as a share of the oracle's, each plus a second / 429s per 1,000 requests.
+    """
+    rows = [["limit", kind, *(style for style, _ in STYLES)]]
     shares: dict[str, list[float]] = {style: [] for style, _ in STYLES}
-    for limit in LIMITS:
-        for traffic, load in loads(limit).items():
+    for limit in limits:
+        for name, load in loads(limit).items():
             cells = []
             for style, hint in STYLES:
                 found = [excess(limit, load, hint, seed) for seed in seeds]
                 share, refused = (fmean(part) for part in zip(*found, strict=True))
                 shares[style].append(share)
                 cells.append(f"{share:.2f} / {refused:.0f}")
-            rows.append([limit.name, traffic, *cells])
-    rows.append(["mean", "", *(f"{fmean(values):.2f}" for values in shares.values())])
+            rows.append([limit.name, name, *cells])
     rows.append(["geometric mean", "", *(f"{geometric_mean(values):.2f}" for values in shares.values())])
+    return rows, shares
+
+
+def traffic_rows(seeds: Sequence[int]) -> list[list[str]]:
+    """Returns the table of usual traffic (`excess_rows`)."""
+    rows, shares = excess_rows("traffic", LIMITS, loads, seeds)
+    rows.insert(-1, ["mean", "", *(f"{fmean(values):.2f}" for values in shares.values())])
     return rows

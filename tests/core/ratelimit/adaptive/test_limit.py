@@ -1,6 +1,7 @@
 """The grants of one scope's limit: limit probes, period starts, and the end of slow start."""
 
 import math
+from functools import partial
 
 import pytest
 
@@ -10,6 +11,14 @@ from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.tickets import Outcome
+
+
+def granted(limit: Limit, now: float) -> int:
+    """Grants one request, which must be allowed now. Returns its serial number."""
+    limit.advance(now)
+    kind = limit.grant_kind(now)
+    assert kind is not None
+    return limit.grant(kind, now)
 
 
 class Scene:
@@ -192,12 +201,7 @@ def test_a_closure_with_a_refuted_hint_lasts_until_the_end_of_the_latest_such_hi
     def refused_at(serial: int, granted_at_s: float) -> None:
         limit.not_served(serial, granted_at_s, Outcome.THROTTLED, granted_at_s + 0.1, 30.0)
 
-    def grant(now: float) -> int:
-        limit.advance(now)
-        kind = limit.grant_kind(now)
-        assert kind is not None
-        return limit.grant(kind, now)
-
+    grant = partial(granted, limit)
     refused_at(grant(0.0), 0.0)
     refused_at(grant(30.1), 30.1)  # after the end of the hint, so the hint is refuted
     assert limit.estimate.hints.is_refuted(30.0)
@@ -219,12 +223,7 @@ def test_a_longer_hint_than_a_second_in_the_last_second_of_the_same_hint_is_refu
     limit.state = LimitState.LEARNED
     limit.estimate.set_known(10, 10.0, 10)
 
-    def grant(now: float) -> int:
-        limit.advance(now)
-        kind = limit.grant_kind(now)
-        assert kind is not None
-        return limit.grant(kind, now)
-
+    grant = partial(granted, limit)
     for _ in range(10):
         limit.served(grant(0.0), 0.1)
     limit.estimate.window.retire_before(0.1)
@@ -242,12 +241,7 @@ def test_repeated_hints_of_an_overload_replace_no_limit_that_other_refusals_taug
     limit.state = LimitState.LEARNED
     limit.estimate.set_known(60, 60.0, 60)
 
-    def grant(now: float) -> int:
-        limit.advance(now)
-        kind = limit.grant_kind(now)
-        assert kind is not None
-        return limit.grant(kind, now)
-
+    grant = partial(granted, limit)
     for number in range(50):
         limit.served(grant(number / 50), number / 50 + 0.1)
     for granted_s in (1.2, 2.4):
@@ -264,11 +258,7 @@ def test_a_proven_limit_is_replaced_by_no_faster_one_after_an_odd_refusal() -> N
     """The first refusals came without hints, so the limit was uncertain until it was proven."""
     limit = Limit(GatePolicy(max_in_flight=100, max_waiting=100), lambda: 0.0)
 
-    def grant(now: float) -> int:
-        limit.advance(now)
-        kind = limit.grant_kind(now)
-        assert kind is not None
-        return limit.grant(kind, now)
+    grant = partial(granted, limit)
 
     def refuse(now: float) -> None:
         limit.not_served(grant(now), now, Outcome.THROTTLED, now + 0.1, None)
