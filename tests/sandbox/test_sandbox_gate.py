@@ -168,6 +168,25 @@ async def test_a_reset_clears_documents_counters_and_the_limit(sandbox):
     assert await (await client.get(WORKFLOWS)).json() == {"workflows": []}
 
 
+async def test_a_new_limit_applies_at_once_and_outlives_a_reset(sandbox):
+    client = await sandbox(limit=LimitRule(1, 3600), limit_kind=LimitKind.SLIDING_WINDOW)
+    await client.get(WORKFLOWS)
+    assert (await client.get(WORKFLOWS)).status == 429
+    for limit, statuses in (("2/1h", [200, 200, 429]), ("none", [200] * 4), ("1/1h", [200, 429])):
+        assert (await client.post("/sandbox/limit", json={"limit": limit})).status == 204
+        assert [(await client.get(WORKFLOWS)).status for _ in statuses] == statuses
+    assert "1/3600s (sliding)" in await (await client.get("/")).text()
+    await client.post("/sandbox/reset")
+    assert [(await client.get(WORKFLOWS)).status for _ in range(2)] == [200, 429]
+
+
+@pytest.mark.parametrize("body", ["", "1/1h", "[]", "{}", '{"limit": 1}', '{"limit": "0/1h"}'])
+async def test_an_invalid_new_limit_changes_nothing(sandbox, body):
+    client = await sandbox(limit=LimitRule(1, 3600))
+    assert (await client.post("/sandbox/limit", data=body)).status == 400
+    assert [(await client.get(WORKFLOWS)).status for _ in range(2)] == [200, 429]
+
+
 async def test_a_request_in_flight_during_a_reset_does_not_change_the_new_counters(sandbox):
     client = await sandbox(limit=LimitRule(1, 1), limit_kind=LimitKind.CONCURRENCY, latency_s=0.2)
     call = asyncio.create_task(client.get(WORKFLOWS))

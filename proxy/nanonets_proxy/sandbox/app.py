@@ -11,7 +11,7 @@ from aiohttp import web
 from nanonets_proxy.sandbox import page
 from nanonets_proxy.sandbox.api import docstrange, v2, v4, v4_review
 from nanonets_proxy.sandbox.middleware import api_middleware
-from nanonets_proxy.sandbox.policy import MIB, SandboxPolicy, check_key
+from nanonets_proxy.sandbox.policy import MIB, SandboxPolicy, check_key, parse_limit
 from nanonets_proxy.sandbox.state import SANDBOX, Sandbox
 from nanonets_proxy.sandbox.uploads import expect
 
@@ -59,6 +59,16 @@ async def _change_keys(request: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
+async def _change_limit(request: web.Request) -> web.Response:
+    """Takes `{"limit": str}`, such as `20/60s` or `none`. The kind of the limit stays."""
+    try:
+        limit = parse_limit(json.loads(await request.read())["limit"])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return web.Response(status=400, text='The body must be JSON like {"limit": "20/60s"}.\n')
+    request.app[SANDBOX].change_limit(limit)
+    return web.Response(status=204)
+
+
 def create_app(policy: SandboxPolicy, proxy_scheme: str = "") -> web.Application:
     """Returns a simulated Nanonets API, which keeps its state in memory and shares it with no other application.
 
@@ -76,6 +86,7 @@ def create_app(policy: SandboxPolicy, proxy_scheme: str = "") -> web.Application
     app.router.add_get("/sandbox/requests", _requests)
     app.router.add_post("/sandbox/reset", _reset)
     app.router.add_post("/sandbox/keys", _change_keys)
+    app.router.add_post("/sandbox/limit", _change_limit)
     for path in dict.fromkeys(operation.path for operation in OPERATIONS):
         # Nanonets' samples write paths both with and without a slash at the end.
         for resource in (app.router.add_resource(path), app.router.add_resource(f"{path}/")):

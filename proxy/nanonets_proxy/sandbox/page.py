@@ -51,6 +51,8 @@ unauthorized (401), failed (503), in flight, distinct</td></tr>
 <tr><th><code>POST /sandbox/reset</code></th><td>deletes all documents and counters</td></tr>
 <tr><th><code>POST /sandbox/keys</code></th><td>replaces the accepted keys:
 <code>{"keys": ["my-key"], "grace_s": 0}</code>; previous keys stay valid for <code>grace_s</code> seconds</td></tr>
+<tr><th><code>POST /sandbox/limit</code></th><td>replaces the rate limit, and begins to count anew:
+<code>{"limit": "20/60s"}</code> or <code>{"limit": "none"}</code></td></tr>
 </table></div>
 <p>These operations and this page $needs.</p>
 </body>

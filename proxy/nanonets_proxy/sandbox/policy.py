@@ -93,6 +93,11 @@ class LimitRule:
         return f"{self.count}/{self.per_s:.15g}s"
 
 
+def parse_limit(text: str) -> LimitRule | None:
+    """Parses a rule or `none`, which is no limit. Raises ValueError with one sentence for the user."""
+    return None if text.strip() == "none" else LimitRule.parse(text)
+
+
 def check_key(key: str) -> None:
     """Raises ValueError if `key` cannot be a key."""
     if not key or ":" in key:  # RFC 7617 §2: the user name ends at the first colon.

@@ -5,14 +5,14 @@ import math
 import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Final
 
 from aiohttp import web
 
-from nanonets_proxy.sandbox.limiter import make_limiter
-from nanonets_proxy.sandbox.policy import OK, SandboxPolicy
+from nanonets_proxy.sandbox.limiter import Limiter, make_limiter
+from nanonets_proxy.sandbox.policy import OK, LimitRule, SandboxPolicy
 from nanonets_proxy.sandbox.stats import Stats
 from nanonets_proxy.sandbox.store import Store
 
@@ -77,7 +77,7 @@ class AcceptedKeys:
 
 
 class Sandbox:
-    """The mutable state of a sandbox. `reset` restores the initial state, except for the keys."""
+    """The mutable state of a sandbox. `reset` restores the initial state, except for keys and limit."""
 
     def __init__(self, policy: SandboxPolicy) -> None:
         self.policy = policy
@@ -89,11 +89,20 @@ class Sandbox:
         policy = self.policy
         self.store = Store(policy.seed)
         self.stats = Stats()
-        self.limiter = make_limiter(policy.limit_kind, policy.limit) if policy.limit else None
+        self.limiter = self._new_limiter()
         self.requests: deque[SeenRequest] = deque(maxlen=MAX_REQUESTS)
         """The last API requests, in the order in which they ended."""
         self._chance = random.Random(policy.seed)  # noqa: S311 - must be predictable
         self._faults = deque(policy.faults)
+
+    def change_limit(self, limit: LimitRule | None) -> None:
+        """Applies the rule from now on, and begins to count anew."""
+        self.policy = replace(self.policy, limit=limit)
+        self.limiter = self._new_limiter()
+
+    def _new_limiter(self) -> Limiter | None:
+        policy = self.policy
+        return make_limiter(policy.limit_kind, policy.limit) if policy.limit else None
 
     def next_fault(self) -> str:
         """Decides what happens to the next admitted request: a status, `disconnect` or `ok`."""

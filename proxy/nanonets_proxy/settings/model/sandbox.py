@@ -6,15 +6,22 @@ from pydantic import Field
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from nanonets_proxy.core.net.addresses import TcpListener
-from nanonets_proxy.sandbox.policy import HintStyle, LimitKind, LimitRule, LimitScope, SandboxPolicy, check_fault
+from nanonets_proxy.sandbox.policy import (
+    HintStyle,
+    LimitKind,
+    LimitRule,
+    LimitScope,
+    SandboxPolicy,
+    check_fault,
+    parse_limit,
+)
 from nanonets_proxy.settings.model.base import ProgramSettings
 from nanonets_proxy.settings.model.fields import Listeners, ListOf, SandboxKeys, parse_string
 from nanonets_proxy.settings.model.quantities import Count, Delay, Metavar, OneOf, Share, Switch, ValueOf
 
 
 def _limit(value: Any) -> LimitRule | None:
-    rule = parse_string(value)
-    return None if rule == "none" else LimitRule.parse(rule)
+    return parse_limit(parse_string(value))
 
 
 class SandboxSettings(ProgramSettings):
