@@ -114,6 +114,7 @@ def test_listening_beyond_loopback_requires_networks_or_tokens_and_for_the_admin
         ({"caller_token_header": "X-A"}, "caller_token_header: needs caller_tokens"),
         ({"caller_tokens": BILLING, "caller_tokens_file": "/f"}, "is also set"),
         ({"caller_tokens": BILLING, "caller_header": "X-Team"}, "caller_header: lets callers choose"),
+        ({"caller_header": "Authorization"}, "caller_header: Authorization carries credentials, .* in the log"),
         ({"daily_budget": "5", "caller_header": "X-Team"}, "daily_budget: .* lets every caller choose its name"),
         ({"policy": "a: allow * /b", "caller_header": "X-Team"}, "policy: .*choose its name .*use caller_tokens"),
         ({"policy": "127.0.0.2: deny * /b"}, "policy: .*127.0.0.2 is not the name of a caller: write 127.0.0.1,"),

@@ -89,7 +89,7 @@ def test_usage_shows_a_table_with_its_total(path: Path, run) -> None:
     ]
 
 
-@pytest.mark.parametrize("caller", ["=cmd|'/C calc'!A0", "+1", "-1", "@sum(a1)", "\tx"])
+@pytest.mark.parametrize("caller", ["=cmd|'/C calc'!A0", "+1", "-1", "@sum(a1)", "\tx", "\uff1d1"])
 def test_no_name_of_a_caller_is_a_formula_of_a_spreadsheet(caller: str, path: Path, run) -> None:
     record(path, lambda ledger: send(ledger, caller=caller))
     _, (name, *_) = csv.reader(io.StringIO(run("usage", "--ledger", str(path), "--csv").stdout))

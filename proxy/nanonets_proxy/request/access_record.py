@@ -9,6 +9,7 @@ from math import floor
 from time import perf_counter
 from typing import Any, Final
 
+from nanonets_proxy.core.access.caller_names import stated_name
 from nanonets_proxy.core.api.routes import OTHER_ROUTE
 from nanonets_proxy.core.http.target import loggable_target
 from nanonets_proxy.core.http.trace_context import (
@@ -23,7 +24,6 @@ from nanonets_proxy.telemetry.finished_request import Observer, RecordedSpan
 from nanonets_proxy.telemetry.log import EventWriter
 
 _VALID_REQUEST_ID: Final = re.compile(rb"[!-~]{1,128}")
-_MAX_CALLER_CHARS: Final = 128
 _TRACE_ID_DIGITS: Final = 2 * TRACE_ID_BYTES
 _OWN_NUMBER: Final = span_number(0).hex()
 # To fill in a copy takes half as long as to make a dict.
@@ -107,7 +107,7 @@ class AccessRecord:
         """The level of the log event; "": info."""
 
     def identify(self, request_id: bytes | None, caller: bytes | None, redact: Callable[[bytes], bytes]) -> None:
-        """Takes over the request's id if it is valid, and the caller's name, cut to `_MAX_CALLER_CHARS`.
+        """Takes over the request's id if it is valid, and the caller's name as `stated_name` reads it.
 
         A client that still sends the API key may put it there. The name goes into the ledger and to other places
         without a filter of their own, so `redact` masks secrets here. A cut first would leave a part of a secret.
@@ -115,7 +115,7 @@ class AccessRecord:
         if request_id is not None and _VALID_REQUEST_ID.fullmatch(request_id):
             self.request_id = request_id.decode("ascii")
         if caller:
-            self.caller = redact(caller)[:_MAX_CALLER_CHARS].decode("latin-1")
+            self.caller = stated_name(redact(caller))
 
     def continue_trace(self, trace: TraceContext) -> None:
         """Makes the request a span of the caller's trace."""

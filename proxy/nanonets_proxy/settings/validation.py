@@ -3,6 +3,7 @@
 import ssl
 import tempfile
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from nanonets_proxy.core.access.caller_names import is_unproven
 from nanonets_proxy.core.access.caller_tokens import CallersByToken
@@ -19,6 +20,7 @@ from nanonets_proxy.settings.upstream_checks import check_auth, check_upstream_a
 
 _Owners = dict[Listener | str, str]
 """For each address and file, the setting that named it first."""
+_CREDENTIALS: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 def find_contradictions(
@@ -102,6 +104,11 @@ def _check_access(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str
         yield (
             f"{prefix}caller_header: lets callers choose their own names ({sources['caller_header']}), "
             "but tokens and certificates already name them; remove it"
+        )
+    elif settings.caller_header.lower() in _CREDENTIALS:
+        yield (
+            f"{prefix}caller_header: {settings.caller_header} carries credentials, which would be in the log "
+            f"({sources['caller_header']}); name another field"
         )
     elif settings.caller_header:
         scoped = [rule for rule in settings.policy if rule.caller is not None]

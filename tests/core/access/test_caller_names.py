@@ -7,6 +7,7 @@ from nanonets_proxy.core.access.caller_names import (
     is_unproven,
     name_of_address,
     name_of_user,
+    stated_name,
 )
 
 
@@ -74,3 +75,24 @@ def test_a_name_that_a_caller_can_have_is_accepted(name: str) -> None:
 def test_another_spelling_of_a_name_is_an_error_with_the_right_one(name: str, advice: str) -> None:
     with pytest.raises(ValueError, match=advice):
         check_name_in_settings(name)
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (b"billing", "billing"),
+        ("Jürgen 山田".encode(), "Jürgen 山田"),
+        ("é".encode("latin-1"), "\\xe9"),
+        (b"a\xf0\x9f\x98", "a\\xf0\\x9f\\x98"),
+        (b"\xed\xa0\x80", "\\xed\\xa0\\x80"),  # half of a UTF-16 pair
+        ("a\x9b31m\tb".encode(), "a\\x9b31m\\tb"),
+        ("x\u202etxt.exe".encode(), "x\\u202etxt.exe"),
+        ("a\u200bb\u2066\u2028".encode(), "a\\u200bb\\u2066\\u2028"),
+        ("é".encode() * 500, "é" * 128),
+        ("😀".encode() * 500, "😀" * 128),
+        (b"a" + "😀".encode() * 500, "a" + "😀" * 127),
+    ],
+)
+def test_a_stated_name_is_printable_text_of_bounded_length(value: bytes, name: str) -> None:
+    assert stated_name(value) == name
+    assert name.isprintable()

@@ -121,7 +121,7 @@ async def _waiting(proxy: RunningProxy, *names: str) -> AsyncIterator[None]:
         for name in names:
             caller = await stack.enter_async_context(await proxy.caller())
             count = proxy.waiting
-            await caller.send(request(b"GET", b"/", b"X-Caller: " + name.encode("latin-1")))
+            await caller.send(request(b"GET", b"/", b"X-Caller: " + name.encode()))
             await until(lambda count=count: proxy.waiting > count)
         yield
 

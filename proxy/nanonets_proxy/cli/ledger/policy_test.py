@@ -7,7 +7,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from nanonets_proxy.cli.ledger.usage import in_columns, printable, span_text
+from nanonets_proxy.cli.ledger.usage import in_columns, span_text
+from nanonets_proxy.core.status.text import printable
 from nanonets_proxy.core.usage.policy_replay import PolicyRejection, beyond_budget, judge_route
 from nanonets_proxy.core.usage.rollups import DAY_H
 from nanonets_proxy.settings import Settings

@@ -11,6 +11,7 @@ from functools import cache, reduce
 from pathlib import Path
 from typing import Any, Final
 
+from nanonets_proxy.core.status.text import printable
 from nanonets_proxy.core.usage.rollups import DAY_H, DIMENSIONS, HOUR_S, Counts
 from nanonets_proxy.telemetry.ledger.reader import open_ledger
 
@@ -20,7 +21,7 @@ _AGO: Final = re.compile(r"([0-9]{1,6})(h|d|w)", re.ASCII)
 _HOURS: Final = {"h": 1, "d": 24, "w": 168}
 _COLUMNS: Final = Counts._fields
 # A spreadsheet takes a cell with such a beginning for a formula (owasp.org/www-community/attacks/CSV_Injection).
-_FORMULA: Final = re.compile(r"[=+\-@\t\r\n]")
+_FORMULA: Final = re.compile(r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _TIMES: Final = tuple(f" {hour:02}:00" for hour in range(DAY_H))
 
 
@@ -116,11 +117,6 @@ def in_columns(lines: Sequence[Sequence[str]], right: Container[int]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     form = "  ".join(f"{{:{'>' if number in right else '<'}{width}}}" for number, width in enumerate(widths))
     return "\n".join(form.format(*line).rstrip() for line in lines)
-
-
-def printable(text: str) -> str:
-    """Returns the text without characters that could control a terminal: callers may choose their names."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 def _hour(hour: int) -> str:

@@ -8,10 +8,24 @@ import ipaddress
 import re
 from typing import Final
 
+from nanonets_proxy.core.status.text import printable
+
 _LOOPBACK_NAME: Final = "127.0.0.1"
 _UNIX: Final = "unix:"
 _UNIX_NAME: Final = re.compile(r"unix:uid=(?:0|[1-9][0-9]*)", re.ASCII)
 _UNIX_ANYBODY: Final = "unix"  # where the system does not report the user
+
+MAX_STATED_CHARS: Final = 128
+_MOST_BYTES: Final = 4 * MAX_STATED_CHARS  # UTF-8 has at most four bytes for a character
+
+
+def stated_name(value: bytes) -> str:
+    """Returns the name that a caller states in a header field, as printable text of at most `MAX_STATED_CHARS`.
+
+    The name goes into logs, metrics, tables and web pages. So bytes that are no UTF-8 become escapes, such as
+    `\\xe9`, and so do the characters that `printable` escapes.
+    """
+    return printable(value[:_MOST_BYTES].decode("utf-8", "backslashreplace"))[:MAX_STATED_CHARS]
 
 
 def name_of_address(address: str) -> str:

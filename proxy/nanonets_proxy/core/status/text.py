@@ -1,4 +1,4 @@
-"""Names that callers may have chosen, for the status document."""
+"""Names that callers may have chosen, for people."""
 
 from typing import Final
 
@@ -11,3 +11,10 @@ def shown(name: str, most: int = MAX_NAME_CHARS) -> str:
     """Returns the name cut to `most` characters, with `?` for characters that UTF-8 cannot encode."""
     name = name[:most]
     return name if name.isascii() else name.encode("utf-8", "replace").decode()
+
+
+def printable(text: str) -> str:
+    """Returns the text with escapes for all characters that control a terminal, or reorder or hide text."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
