@@ -5,6 +5,7 @@ from pathlib import Path
 import orjson
 
 from support.eventually import until
+from support.log_capture import captured_log
 from support.proxy_harness import RunningProxy, running_proxy
 from support.raw_caller import RawCaller
 from support.scripted_upstream import OK, ScriptedUpstream, responding
@@ -53,3 +54,17 @@ async def test_a_ledger_that_is_a_directory_is_an_alert_with_the_advice_to_name_
         (alert,) = alerts.to_json()
         assert (alert["event"], alert["reason"]) == ("ledger_stopped", "cannot be used: is a directory")
         assert alert["advice"].startswith("name a file that the proxy may write, ")
+
+
+async def test_a_process_that_ends_without_writing_its_ledger_says_how_much_is_lost(tmp_path: Path) -> None:
+    with captured_log() as log:
+        async with (
+            ScriptedUpstream(responding(OK)) as upstream,
+            running_proxy(upstream.origin, ledger=str(tmp_path)) as proxy,
+            await proxy.caller() as caller,
+        ):
+            for _ in range(3):
+                assert (await caller.get(b"/x")).status == 200
+        (event,) = log.events("ledger_not_written")
+        assert (event["lost"], event["path"]) == (3, str(tmp_path))
+        assert event["reason"] == "cannot be used: is a directory"

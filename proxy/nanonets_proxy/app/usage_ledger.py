@@ -85,5 +85,8 @@ class UsageLedger:
             self.alerts.report("ledger_put_aside", advice, path=str(self.path), aside=str(aside), reason=reason)
 
     def close(self) -> None:
-        """Writes what is left, within a few seconds."""
-        self.ledger.close()
+        """Writes what is left, within a few seconds. Logs how many attempts it could not write."""
+        lost = self.ledger.close()
+        if lost:
+            reason = self.status().fault or "cannot be written fast enough"
+            self._log.error("ledger_not_written", path=str(self.path), lost=lost, reason=reason)

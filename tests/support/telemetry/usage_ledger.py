@@ -21,13 +21,16 @@ class WriteAtOnce:
     def __init__(self, path: Path, reports: Reports) -> None:
         self._database = LedgerDatabase(path, DAYS, ROWS)
         self._reports = reports
+        self._written = 0
 
     def put(self, batch: Batch) -> None:
         self._database.write(batch)
+        self._written += batch.row_count
         self._reports.written(batch.row_count)
 
-    def close(self) -> None:
+    def close(self) -> tuple[int, str | None]:
         self._database.close()
+        return self._written, None
 
 
 def ignore(*_: object) -> None:

@@ -350,9 +350,40 @@ async def test_while_nothing_can_be_written_further_attempts_are_lost_and_counte
     assert running.resumed == [15]
     assert running.ledger.status().pending == 0
     running.record()
-    running.ledger.close()
+    assert running.ledger.close() == 0, "ledger_resumed has counted them"
     assert len(rows(path)) == 11
     assert len(running.stopped) == 1
+
+
+async def test_a_ledger_that_cannot_write_at_its_end_counts_what_it_loses(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "MAX_PENDING", 10)
+    running = Running(path)
+    running.record(3)
+    running.ledger._hand_over()
+    await until(lambda: not running.ledger.status().pending)
+    path.unlink()
+    make_folder(path)
+    running.record(8)
+    running.ledger._hand_over()
+    await until(lambda: bool(running.stopped))
+    running.record(6)
+    Attempt(running.ledger, ("", "a", "GET", "/other")).begin()
+    assert running.ledger.status().lost == 4
+    assert running.ledger.close() == 8 + 6 + 1
+
+
+async def test_a_fault_of_the_last_write_is_known_at_the_end(path: Path) -> None:
+    running = Running(path)
+    running.record()
+    running.ledger._hand_over()
+    await until(lambda: not running.ledger.status().pending)
+    path.unlink()
+    make_folder(path)
+    running.record(2)
+    assert running.ledger.close() == 2
+    assert running.ledger.status().fault == "cannot be used: is a directory"
 
 
 async def test_another_fault_replaces_the_first_one_and_lost_attempts_do_not() -> None:
@@ -400,7 +431,8 @@ class Collected:
     def put(self, batch: Batch) -> None:
         self.batches.append(batch)
 
-    def close(self) -> None: ...
+    def close(self) -> tuple[int, str | None]:
+        return 0, None
 
 
 class ManualLoop:

@@ -59,8 +59,11 @@ class BatchWriter(Protocol):
     """Writes batches in another thread, and reports to the `Reports` that it was made with."""
 
     def put(self, batch: Batch) -> None: ...
-    def close(self) -> None:
-        """Writes what was put, for at most a few seconds."""
+    def close(self) -> tuple[int, str | None]:
+        """Writes what was put, for at most a few seconds.
+
+        Returns how many rows it has written since its start, and why it cannot write further ones, if it is known.
+        """
 
 
 class Attempt:
@@ -178,12 +181,17 @@ class Ledger:
         self.rows[labels, status] = rows = self._batch.rows.setdefault(series, [])
         return rows
 
-    def close(self) -> None:
-        """Writes all rows, within a few seconds. Attempts that still run are recorded as unfinished."""
+    def close(self) -> int:
+        """Writes all rows, within a few seconds. Attempts that still run are recorded as unfinished.
+
+        Returns how many attempts are lost that no event has counted: they are not in the file.
+        """
         if self.handover is not None:
             self.handover.cancel()
         self._hand_over(closing=True)
-        self._writer.close()
+        written, fault = self._writer.close()
+        self._fault = fault or self._fault
+        return self.number - written + len(self.running) + self._lost - self._lost_before
 
     def lose(self, attempt: Attempt) -> None:
         """Counts an attempt as lost, unless the ledger has it as unfinished."""

@@ -35,16 +35,19 @@ class LedgerWriter:
         self._next_maintenance_s = 0.0
         self._is_maintenance_due = False
         self._added = 0  # rows since the last maintenance
+        self._written = 0
+        self._fault: str | None = None
         self._thread = threading.Thread(target=self._run, name="usage-ledger", daemon=True)
         self._thread.start()
 
     def put(self, batch: Batch) -> None:
         self._batches.put(batch)
 
-    def close(self) -> None:
+    def close(self) -> tuple[int, str | None]:
         self._closing.set()
         self._batches.put(None)
         self._thread.join(_CLOSE_TIMEOUT_S)
+        return self._written, self._fault
 
     def _run(self) -> None:
         # Opens the file now, so that an unusable one is reported before the first request.
@@ -78,6 +81,8 @@ class LedgerWriter:
             except (sqlite3.Error, OSError) as error:
                 raise self._give_up(fault_of(error)) from error
             count = batch.row_count
+            self._written += count
+            self._fault = None
             self._reports.written(count)
             self._added += count
             self._maintain(database)
@@ -127,7 +132,8 @@ class LedgerWriter:
             else:
                 self._reports.put_aside(aside, str(fault))
                 return fault
-        self._reports.fault(str(fault), fault.cure)
+        self._fault = str(fault)
+        self._reports.fault(self._fault, fault.cure)
         return fault
 
     def _close_database(self) -> None:
