@@ -57,6 +57,11 @@ def make_folder(path: Path) -> None:
     path.mkdir()
 
 
+def replace_by_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
 def remove_folder(path: Path) -> None:
     path.rmdir()
 
@@ -363,8 +368,7 @@ async def test_a_ledger_that_cannot_write_at_its_end_counts_what_it_loses(
     running.record(3)
     running.ledger._hand_over()
     await until(lambda: not running.ledger.status().pending)
-    path.unlink()
-    make_folder(path)
+    replace_by_folder(path)
     running.record(8)
     running.ledger._hand_over()
     await until(lambda: bool(running.stopped))
@@ -379,8 +383,7 @@ async def test_a_fault_of_the_last_write_is_known_at_the_end(path: Path) -> None
     running.record()
     running.ledger._hand_over()
     await until(lambda: not running.ledger.status().pending)
-    path.unlink()
-    make_folder(path)
+    replace_by_folder(path)
     running.record(2)
     assert running.ledger.close() == 2
     assert running.ledger.status().fault == "cannot be used: is a directory"
