@@ -21,6 +21,7 @@ import structlog
 
 from nanonets_proxy.admin.endpoints import ReloadResult, RestartResult
 from nanonets_proxy.admin.server import AdminHandler, admin_connection_policy
+from nanonets_proxy.app.clock_watch import ClockWatch
 from nanonets_proxy.app.coalesced import Coalesced
 from nanonets_proxy.app.config import ServeConfig
 from nanonets_proxy.app.environment.environment import Environment
@@ -123,6 +124,7 @@ class Program:
         )
         self._event_loop_lag = EventLoopLag(process)
         self._log_watch = LogWatch(log_writer, process, environments[0].alerts)
+        self._clock_watch = ClockWatch(environments[0].alerts)
         self.admin_listening = Listening("admin_listen", config.admin_listen)
         self.handover = Handover(environments, self.admin_listening)
         """Gives away all that the program serves, or takes it over."""
@@ -149,6 +151,7 @@ class Program:
             await environment.start()
         self._event_loop_lag.start()
         self._log_watch.start()
+        self._clock_watch.start()
         if self._webhook is not None:
             self._webhook.start()
         if self._usage_alarms is not None:
@@ -243,6 +246,7 @@ class Program:
         """Drains all environments at the same time, then stops the admin listener."""
         self._event_loop_lag.stop()
         self._log_watch.stop()
+        self._clock_watch.stop()
         await asyncio.gather(*(environment.stop(drain_timeout_s) for environment in self.environments))
         exporters = [environment.tracer for environment in self.environments] + [self._metrics_exporter]
         await asyncio.gather(*(exporter.stop() for exporter in exporters if exporter is not None))
