@@ -20,7 +20,7 @@ _REASONS: Final = {
 }
 _NO_KEY_WORKS: Final = "the source brought no new key: callers get the upstream's 401 until it does"
 _BRING_A_KEY: Final = (
-    "put a valid key there: a file is read at once; for any other source, run nanonets-proxy reload"
+    "put a valid key there: a changed file is read within a second; for any other source, run nanonets-proxy reload"
 )
 _HARMLESS: Final = (KeyEventKind.ACTIVATED, KeyEventKind.CANDIDATE_FOUND, KeyEventKind.REQUEST_REJECTED)
 _UNUSABLE: Final = (*_REJECTED_STATES, KeyEventKind.HOLD_STARTED, KeyEventKind.HOLD_ENDED)

@@ -4,7 +4,6 @@ The keyring (`core/keys/keyring.py`) makes every decision. At most one reading o
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -209,11 +208,10 @@ class KeyManager:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _follow_changes(self, watch: ChangeWatch) -> None:
-        with contextlib.closing(watch):
+        await self._read()
+        while True:
+            await watch.wait()
             await self._read()
-            while True:
-                await watch.wait()
-                await self._read()
 
     async def _reread_while_holding(self) -> None:
         """Reads the source often while requests wait, because a store is otherwise read at long intervals."""

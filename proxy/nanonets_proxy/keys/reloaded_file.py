@@ -52,9 +52,6 @@ class ReloadedFile:
 
     async def _run(self) -> None:
         watch = FileWatch(self.path)
-        try:
-            while True:
-                await watch.wait()
-                self.reload()
-        finally:
-            watch.close()
+        while True:
+            await watch.wait()
+            self.reload()

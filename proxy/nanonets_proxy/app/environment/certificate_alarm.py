@@ -18,7 +18,7 @@ _CHECK_EACH_S: Final = 3600.0
 _REPORT_EACH_S: Final = 86400.0
 _DUE_SHARE: Final = 0.1
 _PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-_ADVICE: Final = "put a new certificate into the file; the proxy reads it at once, without a restart"
+_ADVICE: Final = "put a new certificate into the file; the proxy reads it within a second, without a restart"
 
 
 class CertificateAlarm:
