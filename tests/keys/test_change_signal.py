@@ -20,10 +20,8 @@ async def test_a_notification_is_not_kept_for_later_tasks() -> None:
     signal.notify()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(signal.wait(), 0.01)
-    assert not signal._waiters, "a cancelled task leaves no waiter"
 
 
 async def test_a_wait_ends_at_its_timeout() -> None:
     signal = ChangeSignal()
     await asyncio.wait_for(signal.wait(0.01), 10)
-    assert not signal._waiters

@@ -178,5 +178,11 @@ async def test_a_caller_that_hangs_up_while_held_leaves_nothing_behind() -> None
             await until(lambda: len(upstream.requests) == 2)
             await second.send(request(b"GET", b"/y"))
             await until(lambda: proxy.proxy.key_status().state == "gap")
+            assert len(_handlers()) == 2, "both requests are held"
         await until(lambda: proxy.proxy._server._open == 0)
-        await until(lambda: len(proxy.proxy.key_manager._change._waiters) <= 1)
+        await until(lambda: not _handlers())
+
+
+def _handlers() -> list[str]:
+    """Returns the tasks that handle requests."""
+    return [text for task in asyncio.all_tasks() if "CallerConnection._serve" in (text := repr(task))]
