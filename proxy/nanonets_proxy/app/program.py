@@ -22,7 +22,6 @@ import structlog
 from nanonets_proxy.admin.endpoints import ReloadResult, RestartResult
 from nanonets_proxy.admin.server import AdminHandler, admin_connection_policy
 from nanonets_proxy.app.clock_watch import ClockWatch
-from nanonets_proxy.app.coalesced import Coalesced
 from nanonets_proxy.app.config import ServeConfig
 from nanonets_proxy.app.environment.environment import Environment
 from nanonets_proxy.app.exporters import make_metrics_exporter, make_webhook
@@ -35,6 +34,7 @@ from nanonets_proxy.app.reloading import (
     ReadSettings,
     SettingsUnusable,
 )
+from nanonets_proxy.app.shared_runs import SharedRuns
 from nanonets_proxy.app.shutdown import Shutdown
 from nanonets_proxy.app.usage_alarms import UsageAlarms, Watched
 from nanonets_proxy.app.usage_ledger import UsageLedger
@@ -97,7 +97,7 @@ class Program:
         self.registry = combined_registry(
             process, {environment.name: environment.metrics.registry for environment in environments}
         )
-        self.reload = Coalesced(self._reload_once)
+        self.reload = SharedRuns(self._reload_once)
         """Reads the settings again, and the keys and the watched files of every environment."""
         self.restart: Callable[[], Awaitable[RestartResult]] = _no_restart
         """Replaces the process by a new one (`process/restart.py` sets it)."""

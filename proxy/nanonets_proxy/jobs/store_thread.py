@@ -43,7 +43,7 @@ class Queued(NamedTuple):
     future: "asyncio.Future[Any]"
 
 
-class Outcome(NamedTuple):
+class Finished(NamedTuple):
     """What an operation has returned, or its error."""
 
     future: "asyncio.Future[Any]"
@@ -90,13 +90,13 @@ class StoreThread(ABC):
     def _run_group(self, group: list[Queued]) -> None:
         """Runs the operations that have come while the thread was busy, and resolves their futures."""
 
-    def _report(self, outcomes: Sequence[Outcome]) -> None:
+    def _report(self, outcomes: Sequence[Finished]) -> None:
         """Resolves futures on the event loop."""
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(_resolve, outcomes)
 
 
-def _resolve(outcomes: Sequence[Outcome]) -> None:
+def _resolve(outcomes: Sequence[Finished]) -> None:
     for future, result, error in outcomes:
         if future.done():  # its task was cancelled
             continue
@@ -123,9 +123,9 @@ class StoreReader(StoreThread):
         for queued in group:
             try:
                 self._database.begin_reading()
-                outcomes.append(Outcome(queued.future, queued.operation(self._database), None))
+                outcomes.append(Finished(queued.future, queued.operation(self._database), None))
             except Exception as error:  # noqa: BLE001 - the thread must go on: without it no caller could poll
-                outcomes.append(Outcome(queued.future, None, store_fault(error)))
+                outcomes.append(Finished(queued.future, None, store_fault(error)))
             with suppress(sqlite3.Error):
                 self._database.roll_back()
         self._report(outcomes)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from nanonets_proxy.jobs.records import NoRoom, Tally
-from nanonets_proxy.jobs.store_thread import Outcome, Queued, StoreThread, store_fault
+from nanonets_proxy.jobs.store_thread import Finished, Queued, StoreThread, store_fault
 
 
 class StoreWriter(StoreThread):
@@ -31,14 +31,14 @@ class StoreWriter(StoreThread):
 
         Then nothing has changed, and that operation's future alone is resolved.
         """
-        outcomes: list[Outcome] = []
+        outcomes: list[Finished] = []
         try:
             self._database.begin()
             for queued in group:
                 try:
-                    outcomes.append(Outcome(queued.future, queued.operation(self._database), None))
+                    outcomes.append(Finished(queued.future, queued.operation(self._database), None))
                 except NoRoom as error:
-                    outcomes.append(Outcome(queued.future, None, error))
+                    outcomes.append(Finished(queued.future, None, error))
             tally = self._database.tally()
             self._database.commit()
         except Exception as error:  # noqa: BLE001 - the thread must go on: without it every job would be stuck
@@ -47,9 +47,9 @@ class StoreWriter(StoreThread):
             fault = store_fault(error)
             if not isinstance(error, sqlite3.Error | OSError) and len(outcomes) < len(group):
                 at = len(outcomes)
-                self._report([Outcome(group[at].future, None, fault)])
+                self._report([Finished(group[at].future, None, fault)])
                 return at
-            outcomes = [Outcome(queued.future, None, fault) for queued in group]
+            outcomes = [Finished(queued.future, None, fault) for queued in group]
         else:
             with suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._on_tally, tally)

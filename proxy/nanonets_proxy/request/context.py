@@ -52,8 +52,8 @@ class JobSteps(Protocol):
         """Records that the request was not executed, and waits to be sent again."""
 
 
-class Jobs(Protocol):
-    """The durable jobs of an environment (docs/jobs.md)."""
+class JobTaker(Protocol):
+    """Takes the requests that concern durable jobs (docs/jobs.md); `jobs/endpoint.py` implements it."""
 
     def owns(self, target: str) -> bool:
         """Returns whether a target belongs to the jobs instead of the upstream."""
@@ -103,7 +103,7 @@ class Services:
     upload_pages: UploadPages | None = None
     """None: no pages are counted."""
     ledger: Ledger | None = None
-    jobs: Jobs | None = None
+    jobs: JobTaker | None = None
     """None: callers wait for their responses."""
 
 

@@ -21,7 +21,6 @@ from nanonets_proxy.admission.quota_alarms import quota_alarms
 from nanonets_proxy.admission.sleep_clock import slept_s
 from nanonets_proxy.admission.state_file import StateFile
 from nanonets_proxy.admission.waiting_room import WaitingRoom
-from nanonets_proxy.app.coalesced import Coalesced
 from nanonets_proxy.app.config import EnvironmentConfig
 from nanonets_proxy.app.environment.access import AccessControl, connection_policy
 from nanonets_proxy.app.environment.environment_status import EnvironmentStatusReader
@@ -34,6 +33,7 @@ from nanonets_proxy.app.environment.tracing import make_tracer
 from nanonets_proxy.app.environment.upstream import Upstream
 from nanonets_proxy.app.listening import Listening
 from nanonets_proxy.app.reloading import with_fixed_parts
+from nanonets_proxy.app.shared_runs import SharedRuns
 from nanonets_proxy.app.usage_ledger import UsageLedger
 from nanonets_proxy.core.coalescing.groups import Groups
 from nanonets_proxy.core.http.retry import Retries
@@ -125,7 +125,7 @@ class Environment:
         self._max_connections = limits.max_connections
         self._server = CallerServer(self._handler, self._access.guard, limits, self.metrics.registry, self.alerts)
         self._status = self._make_status_reader(config)
-        self.reload = Coalesced(self._reload_once)
+        self.reload = SharedRuns(self._reload_once)
         """Reads the keys and the watched files again. Returns the first fault, or None."""
         setting = f"environments.{self.name}.listen" if self.name else "listen"
         self.listening = Listening(setting, config.listen)

@@ -9,7 +9,7 @@ from nanonets_proxy.app.environment.gate_view import GateView
 from nanonets_proxy.core.jobs.lifecycle import JobState
 from nanonets_proxy.core.status.document import JobsStatus, Usage
 from nanonets_proxy.request.authorizer import Authorizer
-from nanonets_proxy.request.context import Jobs, Services
+from nanonets_proxy.request.context import JobTaker, Services
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.metrics import Metrics
 from nanonets_proxy.telemetry.scrape.job_metrics import JobCounts, JobMetrics
@@ -39,7 +39,7 @@ class EnvironmentJobs:
         )
         metrics.registry.register(JobMetrics(self._counts))
 
-    def endpoint(self, config: EnvironmentConfig, authorizer: Authorizer | None) -> Jobs | None:
+    def endpoint(self, config: EnvironmentConfig, authorizer: Authorizer | None) -> JobTaker | None:
         """Returns what handles the requests of callers; None without jobs."""
         if self._jobs is None:
             return None

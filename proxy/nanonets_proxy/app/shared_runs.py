@@ -1,4 +1,4 @@
-"""Joins calls that ask for the same work: however many there are, one runs and at most one waits."""
+"""Lets calls share runs of the same work: of however many calls, one run goes on, and at most one waits."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Coalesced(Generic[T]):
+class SharedRuns(Generic[T]):
     """Calls `work`. Calls during a run share the next one, because the run may have begun before their cause."""
 
     def __init__(self, work: Callable[[], Awaitable[T]]) -> None:

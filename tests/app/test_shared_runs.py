@@ -1,10 +1,10 @@
-"""Coalesced work, and the reloads of a running proxy."""
+"""Runs that calls share, and the reloads of a running proxy."""
 
 import asyncio
 
 import pytest
 
-from nanonets_proxy.app.coalesced import Coalesced
+from nanonets_proxy.app.shared_runs import SharedRuns
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.keys.change_watch import ChangeWatch, NoChanges
@@ -31,7 +31,7 @@ class Work:
 
 async def test_calls_during_a_run_share_the_next_one() -> None:
     work = Work()
-    call = Coalesced(work)
+    call = SharedRuns(work)
     first = asyncio.create_task(call())
     await until(lambda: work.runs == 1)
     others = [asyncio.create_task(call()) for _ in range(100)]
@@ -46,7 +46,7 @@ async def test_calls_during_a_run_share_the_next_one() -> None:
 
 async def test_a_cancelled_call_does_not_end_the_run() -> None:
     work = Work()
-    call = Coalesced(work)
+    call = SharedRuns(work)
     first, second = asyncio.create_task(call()), asyncio.create_task(call())
     await until(lambda: work.runs == 1)
     third = asyncio.create_task(call())
