@@ -5,7 +5,7 @@ read the earlier one, and loses its connection after `_MOST_SKIPPED` such events
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from email.utils import formatdate
 from typing import Final
@@ -16,6 +16,8 @@ from nanonets_proxy.server.peers import reset
 
 _INTERVAL_S: Final = 1.0
 _MOST_SKIPPED: Final = 10
+# A write takes 20 us or more, and 200 viewers may not delay callers by 200 of them.
+_AT_ONCE: Final = 5
 _RETRY_MS: Final = 1000  # after which a browser connects again, for example after a restart of the proxy
 
 
@@ -71,7 +73,8 @@ class StatusEvents:
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
-            self._send()
+            self._read_latest()
+            self._send(self._viewers)
         for viewer in self._viewers:
             if not viewer.ended.done():
                 viewer.ended.set_result(None)
@@ -83,12 +86,18 @@ class StatusEvents:
     def _tick(self) -> None:
         self._timer = None
         if self._viewers:
-            self._send()
+            self._read_latest()
+            self._send_to_some(list(self._viewers))
 
-    def _send(self) -> None:
-        self._read_latest()
-        for viewer in self._viewers:
-            if viewer.transport.is_closing():  # its task ends in a later turn of the loop
+    def _send_to_some(self, viewers: "list[_Viewer]") -> None:
+        """Sends the latest status to the first viewers, and to the others in later turns of the loop."""
+        self._send(viewers[:_AT_ONCE])
+        if rest := viewers[_AT_ONCE:]:
+            asyncio.get_running_loop().call_soon(self._send_to_some, rest)
+
+    def _send(self, viewers: Iterable[_Viewer]) -> None:
+        for viewer in viewers:
+            if viewer.ended.done() or viewer.transport.is_closing():  # its task ends in a later turn of the loop
                 continue
             if not viewer.transport.get_write_buffer_size():
                 viewer.skipped = 0

@@ -1,7 +1,7 @@
 """Reads the status and the gauges of one environment from its components."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from nanonets_proxy.app.environment.gate_view import GateView
@@ -102,7 +102,7 @@ class EnvironmentStatusReader:
     def _usage(self, most: int) -> tuple[CallerUsage, ...] | None:
         if self.usage is None:
             return None
-        return tuple(replace(each, caller=shown(each.caller)) for each in self.usage(most))
+        return tuple(CallerUsage(shown(each.caller), each.requests, each.pages) for each in self.usage(most))
 
     def _problems(self, most: int, now_s: float) -> tuple[Problem, ...]:
         alerts = [

@@ -1,7 +1,10 @@
-"""Counts finished requests by outcome, in a ring of buckets of 10 seconds that covers the last hour."""
+"""Counts finished requests by outcome: by 10 seconds for the last minute, and by minute for the last hour.
+
+Viewers of the dashboard read the counts once a second, on the event loop, so full minutes are added up only once.
+"""
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final, Generic, Protocol, TypeVar
@@ -10,7 +13,7 @@ from nanonets_proxy.core.status.document import RequestCounts
 
 BUCKET_S: Final = 10
 SHOWN_BUCKET_S: Final = 60
-_BUCKETS: Final = 3600 // BUCKET_S
+_MINUTES: Final = 3600 // SHOWN_BUCKET_S
 _PER_RECENT: Final = 2
 _FEWEST_RECENT: Final = 3
 _PER_SHOWN: Final = SHOWN_BUCKET_S // BUCKET_S
@@ -27,6 +30,9 @@ _FIELDS: Final = 13
 _ENDED, _WAIT_S, _UPSTREAM_S, _RESPONSES = range(4)  # as in Totals
 _GONE, _CLIENT_ERRORS, _THROTTLED, _SERVER_ERRORS, *_ = range(4, _FIELDS)
 _BROKEN_OFF, _FORBIDDEN, _UNEXPECTED, _RETRIED, _QUEUE_FULL = range(8, _FIELDS)
+
+_Minute = tuple[int, int, int, int, int, float, float]
+"""The figures of `RequestCounts` for one of its buckets, in their order."""
 
 Totals = tuple[float, float, float, float]
 """The numbers since the start: requests that ended, their seconds in the queue, and upstream, and responses."""
@@ -80,8 +86,8 @@ class RequestRing(Generic[Request]):
     """
 
     __slots__ = (
-        *("_current", "_earlier", "_full", "_good_before", "_on_error", "_phase", "_read_totals"),
-        *("newest_full", "newest_retry"),
+        *("_current", "_earlier", "_full", "_good_before", "_minutes", "_on_error", "_phase"),
+        *("_read_totals", "newest_full", "newest_retry"),
     )
 
     def __init__(self, read_totals: Callable[[], Totals], on_error: Callable[[Request], None]) -> None:
@@ -96,7 +102,8 @@ class RequestRing(Generic[Request]):
         self._earlier = read_totals()  # of the requests before the current bucket
         self._phase = 0  # the full buckets of the minute that is shown last
         self._good_before = 0.0
-        self._full: deque[Bucket] = deque(([0.0] * _FIELDS for _ in range(_BUCKETS - 1)), maxlen=_BUCKETS - 1)
+        self._full: deque[Bucket] = deque(([0.0] * _FIELDS for _ in range(_PER_SHOWN)), maxlen=_PER_SHOWN)
+        self._minutes: deque[_Minute] = deque((_minute([0.0] * _FIELDS),) * (_MINUTES - 1), maxlen=_MINUTES - 1)
 
     def count_unusual(self, request: Request) -> None:
         """Counts a request that failed or was sent again. The totals have it already."""
@@ -154,6 +161,8 @@ class RequestRing(Generic[Request]):
         self._earlier = self._read_totals()
         self._current = [0.0] * _FIELDS
         self._phase = (self._phase + 1) % _PER_SHOWN
+        if not self._phase:
+            self._minutes.append(_minute(_sum(self._full)))
 
     def latest(self) -> LatestRequests:
         """Returns the requests of the last two buckets, or of the last six if these are too few.
@@ -172,24 +181,12 @@ class RequestRing(Generic[Request]):
 
     def counts(self) -> RequestCounts:
         """Returns the counts of the last hour, in buckets of a minute. Only the last bucket changes later."""
-        buckets = [*self._full, self._bucket()][_PER_SHOWN - 1 - self._phase :]
-        shown = [_sum(buckets[at : at + _PER_SHOWN]) for at in range(0, len(buckets), _PER_SHOWN)]
-        return RequestCounts(
-            bucket_s=SHOWN_BUCKET_S,
-            per_second=round(self._per_second(), 2),
-            served=tuple(int(_good(bucket) - bucket[_CLIENT_ERRORS]) for bucket in shown),
-            client_errors=tuple(int(bucket[_CLIENT_ERRORS]) for bucket in shown),
-            throttled=tuple(int(bucket[_THROTTLED]) for bucket in shown),
-            server_errors=tuple(int(_failed(bucket)) for bucket in shown),
-            gone=tuple(int(bucket[_GONE]) for bucket in shown),
-            mean_wait_s=tuple(_mean(bucket[_WAIT_S], bucket[_ENDED]) for bucket in shown),
-            mean_upstream_s=tuple(_mean(bucket[_UPSTREAM_S], bucket[_RESPONSES]) for bucket in shown),
-        )
+        last = _minute(_sum(self._newest(self._phase + 1)))
+        return RequestCounts(SHOWN_BUCKET_S, round(self._per_second(), 2), *zip(*self._minutes, last, strict=True))
 
     def _per_second(self) -> float:
         """Returns the mean rate over the full buckets of the last minute."""
-        recent = list(islice(reversed(self._full), _PER_SHOWN))
-        return sum(bucket[_ENDED] for bucket in recent) / SHOWN_BUCKET_S
+        return sum(bucket[_ENDED] for bucket in self._full) / SHOWN_BUCKET_S
 
     def _newest(self, count: int) -> list[Bucket]:
         return [self._bucket(), *islice(reversed(self._full), count - 1)]
@@ -203,7 +200,19 @@ def _failed(bucket: Bucket) -> float:
     return bucket[_SERVER_ERRORS] + bucket[_BROKEN_OFF]
 
 
-def _sum(buckets: Sequence[Bucket]) -> Bucket:
+def _minute(bucket: Bucket) -> _Minute:
+    return (
+        int(_good(bucket) - bucket[_CLIENT_ERRORS]),
+        int(bucket[_CLIENT_ERRORS]),
+        int(bucket[_THROTTLED]),
+        int(_failed(bucket)),
+        int(bucket[_GONE]),
+        _mean(bucket[_WAIT_S], bucket[_ENDED]),
+        _mean(bucket[_UPSTREAM_S], bucket[_RESPONSES]),
+    )
+
+
+def _sum(buckets: Iterable[Bucket]) -> Bucket:
     return [sum(values) for values in zip(*buckets, strict=True)]
 
 

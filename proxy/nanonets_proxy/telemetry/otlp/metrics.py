@@ -10,6 +10,7 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter
@@ -34,7 +35,7 @@ from nanonets_proxy.telemetry.otlp.protobuf import (
 from nanonets_proxy.telemetry.otlp.sender import STOP_S, Sender, finish, wait
 from nanonets_proxy.telemetry.scrape.request_metrics import QUEUE, TOTAL, UPSTREAM
 
-_SLICE: Final = 50
+_SLICE: Final = 20
 _ADVICE: Final = "check otlp_metrics_endpoint and whether the collector runs; the next export has the same sums"
 _UNITS: Final = {"_seconds": "s", "_bytes": "By"}
 # Fields of `Metric`, and of the data points: those with a number, those of a histogram, and exponential ones.
@@ -160,7 +161,11 @@ def _points(family: Metric, times: bytes, buckets: Buckets | None) -> Iterator[b
 
 
 def _labels(field: int, labels: Mapping[str, str]) -> bytes:
-    return b"".join([attribute(field, name, value) for name, value in labels.items()])
+    return b"".join([_attribute(field, name, value) for name, value in labels.items()])
+
+
+# The series of one environment have few names and values between them.
+_attribute: Final = lru_cache(1024)(attribute)
 
 
 def _series(samples: Iterable[Sample]) -> Iterator[tuple[dict[str, str], list[Sample]]]:

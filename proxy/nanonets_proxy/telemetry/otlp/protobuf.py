@@ -112,5 +112,11 @@ SCOPE: Final = message(1, text(1, "nanonets-proxy"), text(2, __version__))
 
 
 def request(environment: str, items: Iterable[bytes]) -> bytes:
-    """Encodes an export of encoded spans or metrics, which are fields of `ScopeSpans` or `ScopeMetrics`."""
-    return message(1, resource(environment), message(2, SCOPE, *items))
+    """Encodes an export of encoded spans or metrics, which are fields of `ScopeSpans` or `ScopeMetrics`.
+
+    The items may be large, so they are copied once.
+    """
+    origin, content = resource(environment), (SCOPE, *items)
+    scoped = tag(2) + varint(sum(map(len, content)))
+    length = len(origin) + len(scoped) + sum(map(len, content))
+    return b"".join((tag(1), varint(length), origin, scoped, *content))

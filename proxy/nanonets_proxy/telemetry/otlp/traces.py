@@ -93,7 +93,7 @@ class TraceExporter:
             return
         epoch_ns = time.time_ns() - time.perf_counter_ns()
         encode = self._encoder.encode
-        spans = b"".join([encode(request, epoch_ns) for request in finished])
+        spans = self._mask(b"".join([encode(request, epoch_ns) for request in finished]))
         if self._queued_bytes + len(spans) > MAX_QUEUED_BYTES:
             self._dropped.inc(len(finished))
             return
@@ -123,7 +123,7 @@ class TraceExporter:
                 continue
             batch = self._take_batch()
             body = export_request(self._environment, [spans for spans, _ in batch])
-            fault = await self._sender.send(self._mask(body))
+            fault = await self._sender.send(body)
             if fault is None:
                 pause_s = _FIRST_PAUSE_S
                 continue

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 _OPENMETRICS: Final = "application/openmetrics-text"
 _EOF: Final = b"# EOF\n"
-_SLICE: Final = 50
+_SLICE: Final = 20
 
 
 async def render(registry: CollectorRegistry, accept: str) -> tuple[str, bytes]:

@@ -35,6 +35,7 @@ BUCKETS_S: Final = (
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
     *(60.0, 120.0, 300.0, 900.0, 3600.0),
 )
+_BOUNDS: Final = (*map(floatToGoString, BUCKETS_S), "+Inf")
 
 QUEUE, UPSTREAM, TOTAL = (
     "nanonets_proxy_queue_seconds",
@@ -170,7 +171,6 @@ class _DurationHistogram:
 
     def family(self, name: str, documentation: str, *, zeros: int = 0) -> HistogramMetricFamily:
         """Returns the metric family, with `zeros` further durations of 0 s."""
-        bounds = [*map(floatToGoString, BUCKETS_S), "+Inf"]
         counts = [self.counts[0] + zeros, *self.counts[1:]]
-        buckets = list(zip(bounds, accumulate(counts), strict=True))
+        buckets = list(zip(_BOUNDS, accumulate(counts), strict=True))
         return HistogramMetricFamily(name, documentation, buckets=buckets, sum_value=self.sum_s)
