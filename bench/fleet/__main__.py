@@ -5,94 +5,38 @@ Times are real, so the load of the machine affects the figures. They must not de
 
 import argparse
 import asyncio
-import contextlib
 import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
 
-import aiohttp
-
-from fleet import faults, latency, upgrade
-from fleet.load import KINDS, Results, call, jain, stats
-from fleet.redis_server import RedisServer, redis_server
-from support.commands.process import Running, proxy_to, sandbox
-
-_WARM_S = 8.0
-
-
-@dataclass
-class Fleet:
-    redis: RedisServer
-    upstream: str
-    proxies: list[Running]
-
-
-@contextlib.contextmanager
-def fleet(replicas: int, kind: str, *, alone: bool = False) -> Iterator[Fleet]:
-    """Runs Redis, the sandbox and the proxies. `alone`: without coordination."""
-    with ExitStack() as stack:
-        redis = stack.enter_context(redis_server())
-        upstream = stack.enter_context(sandbox(*KINDS[kind][0]))
-        extra = [] if alone else ["--coordination", redis.url]
-        proxies = [
-            stack.enter_context(proxy_to(upstream, "--caller-header", "X-Caller", "--log-successes", "0", *extra))
-            for _ in range(replicas)
-        ]
-        yield Fleet(redis, upstream, proxies)
-
-
-async def _load(
-    own: Fleet, callers: list[int], seconds: float, results: Results, event: Callable[[], None]
-) -> None:
-    connector = aiohttp.TCPConnector(limit=0)
-    async with (
-        aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(None)) as session,
-        asyncio.TaskGroup() as group,  # an error of a caller ends the run
-    ):
-        urls = [proxy.url for proxy in own.proxies]
-        tasks = [
-            group.create_task(call(session, urls, n, f"r{n}c{c}", results))
-            for n, count in enumerate(callers)
-            for c in range(count)
-        ]
-        await asyncio.sleep(_WARM_S)
-        results.clear()
-        base = await asyncio.to_thread(stats, own.upstream)
-        await asyncio.sleep(0.2 * seconds)
-        await asyncio.to_thread(event)
-        await asyncio.sleep(0.8 * seconds)
-        admitted, refused = await asyncio.to_thread(stats, own.upstream)
-        results.admitted, results.refused = admitted - base[0], refused - base[1]  # type: ignore[attr-defined]
-        for task in tasks:
-            task.cancel()
+from fleet import faults, latency, limits, upgrade
+from fleet.load import KINDS, jain
+from fleet.proxies import Fleet, fleet, load
+from support.commands.process import Running
 
 
 def run(
     name: str, replicas: int, kind: str, callers: list[int], seconds: float, event: str = "", *, alone: bool = False
 ) -> None:
-    results, dead = Results(), set[int]()
-    with fleet(replicas, kind, alone=alone) as own:
-        asyncio.run(_load(own, callers, seconds, results, lambda: dead.update(_act(event, own))))
-        elapsed_s = time.monotonic() - results.since_s
+    dead = set[int]()
+    with fleet(replicas, KINDS[kind][0], alone=alone) as own:
+        results = asyncio.run(load(own, callers, seconds, lambda: dead.update(_act(event, own)), 0.2 * seconds))
         time.sleep(0.3)
     changes = Counter(e.get("reason") for p in own.proxies for e in p.all_events() if e["event"] == "fleet_alone")
     living = [number for number in range(len(callers)) if number not in dead]
     names = [f"r{n}c{c}" for n in living for c in range(callers[n])]
     of_callers = jain(results.by(lambda each: each[1], list(names)))
     of_replicas = jain(results.by(lambda each: each[0], list(living)))
-    goodput = results.admitted / (KINDS[kind][1] * elapsed_s)  # type: ignore[attr-defined]
-    per_1000 = 1000 * results.refused / max(1, results.admitted)  # type: ignore[attr-defined]
+    goodput = results.admitted / (KINDS[kind][1] * results.elapsed_s)
+    per_1000 = 1000 * results.refused / max(1, results.admitted)
     cells = [
         name,
         str(replicas),
         kind,
         f"{goodput:.2f}",
         f"{per_1000:.0f}",
-        f"{results.refused}",  # type: ignore[attr-defined]
+        f"{results.refused}",
         f"{of_callers:.3f}",
         f"{of_replicas:.3f}",
         results.failures(living),
@@ -169,9 +113,13 @@ def _stop(proxy: Running) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--replicas", default="3,8")
-    parser.add_argument("--kinds", default="window,bucket")
+    parser.add_argument("--kinds", help="kinds of limits with commas between them")
     parser.add_argument("--seconds", type=float, default=24.0)
     parser.add_argument("--events", default="", help="events with commas between them; all: none, and each one")
+    parser.add_argument(
+        "--limits", action="store_true", help="compare fleets and one proxy, for each kind of limit"
+    )
+    parser.add_argument("--rounds", type=int, default=2, help="of --limits")
     parser.add_argument("--latency", action="store_true", help="only measure what a fleet adds to a request")
     parser.add_argument("--alone", action="store_true")
     parser.add_argument("--simulate", action="store_true", help="simulate faults in virtual time instead")
@@ -184,11 +132,16 @@ def main() -> int:
     )
     parser.add_argument("--drain-delay", type=float, default=8.0, help="of an upgrade, in seconds")
     given = parser.parse_args()
+    kinds = (given.kinds or "window,bucket").split(",")
     if given.simulate:
         faults.main([int(count) for count in given.replicas.split(",")])
         return 0
     if given.upgrade is not None:
-        upgrade.main(given.upgrade, int(given.replicas.split(",")[0]), given.kinds.split(","), given.drain_delay)
+        upgrade.main(given.upgrade, int(given.replicas.split(",")[0]), kinds, given.drain_delay)
+        return 0
+    if given.limits:
+        kinds = (given.kinds or ",".join([*limits.CASES, "uneven"])).split(",")
+        limits.main([int(count) for count in given.replicas.split(",")], kinds, given.rounds)
         return 0
     if given.latency:
         latency.main()
@@ -209,7 +162,7 @@ def main() -> int:
     print("| " + " | ".join(columns) + " |")
     print("|---" * len(columns) + "|")
     for replicas in map(int, given.replicas.split(",")):
-        for kind in given.kinds.split(","):
+        for kind in kinds:
             for event in events:
                 run(
                     event or "steady",

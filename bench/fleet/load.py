@@ -35,12 +35,24 @@ class Results:
     """By replica and caller."""
     failed: "Counter[tuple[int, int]]" = field(default_factory=Counter)
     """By replica and status; 0: the connection failed."""
+    elapsed_s: float = 0.0
+    refused_before: int = 0
+    """What the upstream refused before `since_s`."""
+    admitted: int = 0
+    """What the upstream admitted and refused in `elapsed_s`."""
+    refused: int = 0
 
     def clear(self) -> None:
         """Begins to count anew."""
         self.served.clear()
         self.failed.clear()
         self.since_s = time.monotonic()
+
+    def close(self, before: tuple[int, int], after: tuple[int, int]) -> None:
+        """Takes the counts of the upstream at `since_s` and now."""
+        self.elapsed_s = time.monotonic() - self.since_s
+        self.refused_before = before[1]
+        self.admitted, self.refused = after[0] - before[0], after[1] - before[1]
 
     def failures(self, of: Container[int]) -> str:
         """Returns how many calls of these replicas failed, with each status."""
