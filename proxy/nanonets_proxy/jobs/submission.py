@@ -57,7 +57,7 @@ class Submission:
 
     async def run(self) -> None:
         """Stores the job and responds. Raises a ProxyError, ConnectionError or CancelledError."""
-        context, jobs, head = self._context, self._jobs, self._context.head
+        context, jobs = self._context, self._jobs
         names, values, caller = context.request.names, context.request.values, context.record.caller
         key = idempotency_key(values_of(b"idempotency-key", names, values))
         fingerprint = None  # only a repeated key needs it, and a large body takes long
@@ -70,6 +70,12 @@ class Submission:
                     fingerprint.add(piece)
                 await self._respond(_same(known, fingerprint.digest()))
                 return
+        job, file = await self._receive_job(key, fingerprint)
+        await self._respond(await self._store_once(job, file))
+
+    async def _receive_job(self, key: str | None, fingerprint: Fingerprint | None) -> tuple[NewJob, BodyFile]:
+        """Receives the body, and returns the job. Nothing is left of a body that cannot be received."""
+        context, jobs, head = self._context, self._jobs, self._context.head
         await jobs.check_room(head.body_length or 0)
         work_id = secrets.token_urlsafe(16)
         file = jobs.directory.request_body(work_id)
@@ -83,7 +89,7 @@ class Submission:
             raise
         work = Work(
             id=work_id,
-            lane=JobLane(caller, context.record.scope, _urgency(context)),
+            lane=JobLane(context.record.caller, context.record.scope, _urgency(context)),
             cost=context.cost,
             pages=context.record.pages,
             request_id=context.record.request_id,
@@ -94,22 +100,28 @@ class Submission:
             body_bytes=body.length,
             created_s=time.time(),
         )
-        # The job is stored even if its caller hangs up now: nobody could tell whether the caller knows of it. So it
-        # uses its part of the daily budget from now on, although nothing is sent yet, unless it cannot be stored.
-        digest = b"" if fingerprint is None else fingerprint.digest()
-        was_counted, context.record.is_counted = context.record.is_counted, False
-        stored = jobs.spawn(self._store(NewJob(work, key, digest, body), file))
+        return NewJob(work, key, b"" if fingerprint is None else fingerprint.digest(), body), file
+
+    async def _store_once(self, job: NewJob, file: BodyFile) -> JobView:
+        """Returns the stored job, or the earlier one with its idempotency key.
+
+        The job is stored even if its caller hangs up now: nobody could tell whether the caller knows of it. So it
+        uses its part of the daily budget from now on, although nothing is sent yet, unless it cannot be stored.
+        """
+        record = self._context.record
+        was_counted, record.is_counted = record.is_counted, False
+        stored = self._jobs.spawn(self._store(job, file))
         try:
             view = await asyncio.shield(stored)
-            context.record.is_counted = was_counted and view.id != work_id
         except ProxyError:
-            context.record.is_counted = was_counted
+            record.is_counted = was_counted
             raise
         except asyncio.CancelledError:
             if was_counted:
-                stored.add_done_callback(partial(self._give_back, work_id))
+                stored.add_done_callback(partial(self._give_back, job.work.id))
             raise
-        await self._respond(view)
+        record.is_counted = was_counted and view.id != job.work.id
+        return view
 
     def _give_back(self, work_id: str, stored: "asyncio.Task[JobView]") -> None:
         """Uncounts a request whose caller has hung up, if it has not become a job of its own."""

@@ -43,7 +43,7 @@ from nanonets_proxy.upstream.response_head import ResponseHead
 # In Python 3.11, each look-up of a member in its enum costs a call.
 _RELAY, _REPORT, _RETRY, _KEEP = Step.RELAY, Step.REPORT, Step.RETRY, Step.KEEP
 _WAIT, _OTHER_KEY = Step.WAIT, Step.SEND_WITH_OTHER_KEY
-_SERVED, _THROTTLED = Outcome.SERVED, Outcome.THROTTLED
+_SERVED = Outcome.SERVED
 _KEY_ACCEPTED, _KEY_REJECTED, _KEY_UNKNOWN = KeyVerdict
 _RELAYED = Ruling.RELAY
 # After a shorter wait, a system call to find out whether the caller is still there is not worth its cost.
@@ -106,10 +106,8 @@ class Attempts:
                     decision, head = SERVED, received.head
                     # The judge makes the same test. Here it spares the call for most responses.
                     if head.status in MAY_BE_SENT_AGAIN:
-                        decision = self._judge.of_response(received, context, ticket.deadline_s - self._loop.time())
-                        if decision.step is _RETRY:
-                            context.failure = f"upstream_{head.status}"
-                        elif decision.step is _KEEP:
+                        decision = self._judge_response(received, context, ticket)
+                        if decision.step is _KEEP:
                             decision, received = await self._keep(context, use, received)
                     if head.has_advice and decision.outcome is _SERVED:
                         self._note_advice(ticket, head)
@@ -123,8 +121,6 @@ class Attempts:
                         if not self.begin_response(context, received):
                             await self._relay_rest(context, ticket, received, began_s)
                         return decision
-                    if decision.step is _WAIT or decision.step is _OTHER_KEY:
-                        context.replay_reason = "throttled" if decision.outcome is _THROTTLED else "key_rejected"
                     if decision.step is not _OTHER_KEY:
                         return decision
                     await read_body_start(received.connection)
@@ -139,6 +135,17 @@ class Attempts:
                 context.sharing.end_attempt(context)
             # A keyword would double the cost of the call.
             services.waiting_room.settle(ticket, decision.outcome, decision.retry_after_s, decision.quota_used_up)
+
+    def _judge_response(self, received: Received, context: RequestContext, ticket: Ticket) -> Decision:
+        """Decides on a response. Notes why the request is to be sent again, if it is."""
+        decision = self._judge.of_response(received, context, ticket.deadline_s - self._loop.time())
+        if decision.step is _RETRY:
+            context.failure = f"upstream_{received.head.status}"
+        elif decision.step is _WAIT:
+            context.replay_reason = "throttled"
+        elif decision.step is _OTHER_KEY:
+            context.replay_reason = "key_rejected"
+        return decision
 
     def _judge_error(self, error: UpstreamError, context: RequestContext, ticket: Ticket) -> Decision:
         """Decides on an attempt without a response. Reports a response that is no HTTP."""

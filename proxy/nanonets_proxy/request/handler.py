@@ -11,6 +11,7 @@ from nanonets_proxy.core.http.max_forwards import counted_down
 from nanonets_proxy.core.http.path_pattern import any_path
 from nanonets_proxy.core.http.request_head import RequestHeads
 from nanonets_proxy.core.http.target import origin_form
+from nanonets_proxy.core.ratelimit.scopes.page_costs import PageCosts
 from nanonets_proxy.core.ratelimit.scopes.static_limits import PAGES
 from nanonets_proxy.errors import BadRequest, InternalError, ProxyError, VersionNotSupported
 from nanonets_proxy.request.access_record import AccessRecord
@@ -195,14 +196,20 @@ class Handler:
             services.retries.note_request()
         context = RequestContext(request, record, response, head, target, plan.start)
         context.may_be_coalesced = plan.may_be_coalesced
-        if (costs := services.page_costs) is not None:
-            context.cost = costs.cost_of(record.scope, head.cost)
-            if costs.unit_of(record.scope) == PAGES:
-                if head.cost is not None:
-                    record.pages = int(context.cost)
-                elif services.upload_pages is not None and head.body_length != 0:
-                    context.page_count = services.upload_pages.of(request, record)
+        if services.page_costs is not None:
+            self._set_cost(context, services.page_costs)
         return context
+
+    def _set_cost(self, context: RequestContext, costs: PageCosts) -> None:
+        """Sets the request's units of its scope's limit: as the caller states them, or until they are counted."""
+        head, record, uploads = context.head, context.record, self._services.upload_pages
+        context.cost = costs.cost_of(record.scope, head.cost)
+        if costs.unit_of(record.scope) != PAGES:
+            return
+        if head.cost is not None:
+            record.pages = int(context.cost)
+        elif uploads is not None and head.body_length != 0:
+            context.page_count = uploads.of(context.request, record)
 
     def _take_whole_body(self, context: RequestContext) -> int:
         """Reads a body of known length if all of it is here, as most small bodies are.
