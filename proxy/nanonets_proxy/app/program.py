@@ -15,7 +15,7 @@ In every state, a second signal ends the process at once.
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -64,6 +64,13 @@ class SettingsReload:
     use_log: Callable[[ServeConfig], None]
 
 
+class _Watch(Protocol):
+    """Watches one thing beside the requests, or reports what others have seen."""
+
+    def start(self) -> None: ...
+    def stop(self) -> None: ...
+
+
 class Program:
     """Call `start()`, then `run_until_stopped()`."""
 
@@ -88,11 +95,6 @@ class Program:
         self._log = structlog.get_logger()
         self.environments = environments
         self.usage = usage
-        self._usage_alarms: UsageAlarms | None = None
-        if usage is not None:
-            usage.alerts = environments[0].alerts
-            watched = {own.name: Watched(own.alerts, own.budget_of) for own in environments}
-            self._usage_alarms = UsageAlarms(usage.path, watched)
         self.process_registry = process = process_registry()
         self.registry = combined_registry(
             process, {environment.name: environment.metrics.registry for environment in environments}
@@ -101,7 +103,7 @@ class Program:
         """Reads the settings again, and the keys and the watched files of every environment."""
         self.restart: Callable[[], Awaitable[RestartResult]] = _no_restart
         """Replaces the process by a new one (`process/restart.py` sets it)."""
-        guard, files = PeerGuard(config.admin_guard), open_files_limit()
+        guard, files, alerts = PeerGuard(config.admin_guard), open_files_limit(), environments[0].alerts
         self._admin_guard = guard
         self._admin_handler = AdminHandler(
             guard,
@@ -109,7 +111,7 @@ class Program:
             environments,
             self.reload,
             on_quit=shutdown.quit if config.admin_quit else None,
-            alerts=environments[0].alerts,
+            alerts=alerts,
             restart=lambda: self.restart(),
             redact=redactor,
             most_viewers=most_viewers(files),
@@ -120,16 +122,24 @@ class Program:
             guard,
             admin_connection_policy(most_admin_connections(files), last_file(files)),
             process,
-            environments[0].alerts,
+            alerts,
         )
-        self._event_loop_lag = EventLoopLag(process)
-        self._log_watch = LogWatch(log_writer, process, environments[0].alerts)
-        self._clock_watch = ClockWatch(environments[0].alerts)
         self.admin_listening = Listening("admin_listen", config.admin_listen)
         self.handover = Handover(environments, self.admin_listening)
         """Gives away all that the program serves, or takes it over."""
         self._webhook = make_webhook(config.webhook, environments, process, redactor)
         self._metrics_exporter = make_metrics_exporter(config.otlp_metrics, environments, process, redactor.mask)
+        self._watches: list[_Watch] = [
+            EventLoopLag(process),
+            LogWatch(log_writer, process, alerts),
+            ClockWatch(alerts),
+        ]
+        if self._webhook is not None:
+            self._watches.append(self._webhook)
+        if usage is not None:
+            usage.alerts = alerts
+            watched = {own.name: Watched(own.alerts, own.budget_of) for own in environments}
+            self._watches.append(UsageAlarms(usage.path, watched))
 
     def open(self, inherited: InheritedSockets | None = None) -> None:
         """Opens all sockets, or uses the inherited ones. Raises ListenFailed, and leaves no socket open then."""
@@ -149,13 +159,8 @@ class Program:
         await self.admin_listening.serve(self._admin)
         for environment in self.environments:
             await environment.start()
-        self._event_loop_lag.start()
-        self._log_watch.start()
-        self._clock_watch.start()
-        if self._webhook is not None:
-            self._webhook.start()
-        if self._usage_alarms is not None:
-            self._usage_alarms.start()
+        for watch in self._watches:
+            watch.start()
         if self._metrics_exporter is not None:
             self._metrics_exporter.start()
 
@@ -244,16 +249,11 @@ class Program:
 
     async def stop(self, drain_timeout_s: float) -> None:
         """Drains all environments at the same time, then stops the admin listener."""
-        self._event_loop_lag.stop()
-        self._log_watch.stop()
-        self._clock_watch.stop()
         await asyncio.gather(*(environment.stop(drain_timeout_s) for environment in self.environments))
         exporters = [environment.tracer for environment in self.environments] + [self._metrics_exporter]
         await asyncio.gather(*(exporter.stop() for exporter in exporters if exporter is not None))
-        if self._webhook is not None:
-            self._webhook.stop()
-        if self._usage_alarms is not None:
-            self._usage_alarms.stop()
+        for watch in self._watches:
+            watch.stop()
         if self.usage is not None:
             self.usage.close()
         await self.admin_listening.close()
