@@ -35,6 +35,8 @@ def problems(text: str, tmp_path: Path) -> tuple[str, ...]:
         ('coordination_account = "a"', "coordination_account: needs coordination (FILE)"),
         ('webhook_secret_file = "/s"', "webhook_secret_file: needs webhook_url (FILE)"),
         ('tls_key = "/k"', "tls_key: needs tls_cert (FILE)"),
+        ('caller_token_header = "X-A"', "caller_token_header: needs caller_tokens or caller_tokens_file (FILE)"),
+        ("policy_dry_run = true", "policy_dry_run: needs policy, read_only or daily_budget (FILE)"),
     ],
 )
 def test_a_setting_without_the_one_that_it_needs_is_an_error(text: str, problem: str, tmp_path: Path) -> None:
@@ -48,6 +50,14 @@ def test_a_default_of_all_environments_is_right_if_one_of_them_uses_it(tmp_path:
     )
     assert problems(text, tmp_path) == ()
     assert problems(text.replace('jobs = "/jobs"\n', ""), tmp_path) == ("max_jobs: needs jobs (FILE)",)
+
+
+def test_one_of_several_needed_settings_in_one_environment_is_enough(tmp_path: Path) -> None:
+    text = (
+        'policy_dry_run = true\n[environments.a]\nread_only = true\nlisten = "localhost:1001"\n'
+        '[environments.b]\nlisten = "localhost:1002"\n'
+    )
+    assert problems(text, tmp_path) == ()
 
 
 def test_a_setting_of_one_environment_needs_the_other_one_there(tmp_path: Path) -> None:

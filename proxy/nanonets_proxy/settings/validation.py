@@ -90,16 +90,13 @@ def _exclusive_resources(address: Listener) -> set[Listener | str]:
 
 
 def _check_access(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str]:
-    """Yields a sentence for each access setting that needs another setting, or contradicts it."""
+    """Yields a sentence for each access setting that contradicts another one."""
     settings, sources = loaded.settings, loaded.sources
     if settings.caller_tokens and settings.caller_tokens_file is not None:
         yield (
             f"{prefix}caller_tokens: {prefix}caller_tokens_file is also set "
             f"({sources['caller_tokens']}, {sources['caller_tokens_file']}); keep one of them"
         )
-    if settings.caller_token_header and not settings.has_tokens():
-        source = sources["caller_token_header"]
-        yield f"{prefix}caller_token_header: needs caller_tokens or caller_tokens_file ({source})"
     if settings.caller_header and settings.requires_authentication():
         yield (
             f"{prefix}caller_header: lets callers choose their own names ({sources['caller_header']}), "
@@ -125,8 +122,6 @@ def _check_access(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str
             f"{prefix}cost_header: no rule of {prefix}scopes and no limit of {prefix}limits is in pages "
             f"({sources['cost_header']})"
         )
-    if settings.policy_dry_run and not (settings.policy or settings.read_only or settings.daily_budget):
-        yield f"{prefix}policy_dry_run: needs policy, read_only or daily_budget ({sources['policy_dry_run']})"
 
 
 def _check_caller_names(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str]:
