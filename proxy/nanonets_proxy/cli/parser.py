@@ -41,8 +41,6 @@ _ABOUT_VALUE: Final = re.compile(
 )
 _HELP: Final = frozenset({"-h", "--help"})
 _MORE_FLAGS: Final = f"This command takes the flags of all settings too. `{PROGRAM} serve --help` lists them."
-
-
 _FORMS: Final = (
     "A DURATION is a number of seconds, or 500ms, 30s, 5m, 1h. A SIZE is a number of bytes, or 512KiB, 64MiB, 1GB. "
     "Lists have commas, or repeat the flag."
@@ -91,6 +89,16 @@ class Command:
     help_lists_settings: bool = False
     """Otherwise the help names `serve --help`, which lists them."""
 
+    @property
+    def has_config(self) -> bool:
+        """Whether the flag `--config` names the settings file."""
+        return self.settings_kind is Settings and not self.argument_is_config
+
+    @property
+    def own_flags(self) -> list[str]:
+        """The flags besides those of the settings."""
+        return [*self.switches, *self.options, "--help", *(["--config"] if self.has_config else [])]
+
 
 class _Parser(ArgumentParser):
     """A parser that raises UsageError instead of ending the process."""
@@ -117,13 +125,7 @@ def parse(
     """
     if argv and argv[0] in ("-h", "--help", "--version"):
         _root_parser(commands).parse_args(argv[:1])  # prints and exits
-    name, arguments = ("serve", argv) if not argv or argv[0].startswith("-") else (argv[0], argv[1:])
-    if (two_words := " ".join(argv[:2])) in commands:
-        name, arguments = two_words, argv[2:]
-    elif name not in commands and arguments[:1] and arguments[0] in _HELP:
-        name = next((known for known in commands if known.startswith(f"{name} ")), name)
-    if name not in commands:
-        raise UsageError(_unknown_command(name, commands))
+    name, arguments = _command_and_arguments(argv, commands)
     command = commands[name]
     parser, flags = _command_parser(name, command, arguments)
     # Since Python 3.13, argparse prints the help for `-hTEXT`, and ends the process, before it rejects the TEXT.
@@ -131,17 +133,25 @@ def parse(
         parser.error("--help: takes no value")
     parsed, unknown = parser.parse_known_args(arguments)
     if unknown:
-        own = [
-            *command.switches,
-            *command.options,
-            "--help",
-            *(["--config"] if command.settings_kind is Settings and not command.argument_is_config else []),
-        ]
         if command.settings_kind is None:
-            parser.error(_unknown_arguments(unknown, own).rpartition("; ")[0])
-        settings = command.settings_kind.model_fields
-        raise UsageError(_unknown_arguments(unknown, [*map(flag_name, settings), *own]))
+            parser.error(_unknown_arguments(unknown, command.own_flags).rpartition("; ")[0])
+        known = [*map(flag_name, command.settings_kind.model_fields), *command.own_flags]
+        raise UsageError(_unknown_arguments(unknown, known))
     return command, Invocation(arguments, parsed, flags.values(parsed) if flags else {}, environ, serve)
+
+
+def _command_and_arguments(argv: Sequence[str], commands: Mapping[str, Command]) -> tuple[str, Sequence[str]]:
+    """Returns the name of the command, which may have two words, and the arguments behind it. Raises UsageError."""
+    if not argv or argv[0].startswith("-"):
+        return "serve", argv
+    if (two_words := " ".join(argv[:2])) in commands:
+        return two_words, argv[2:]
+    name, arguments = argv[0], argv[1:]
+    if name not in commands and arguments[:1] and arguments[0] in _HELP:  # such as `policy --help`
+        name = next((known for known in commands if known.startswith(f"{name} ")), name)
+    if name not in commands:
+        raise UsageError(_unknown_command(name, commands))
+    return name, arguments
 
 
 def _root_parser(commands: Mapping[str, Command]) -> _Parser:
@@ -179,7 +189,7 @@ def _command_parser(name: str, command: Command, arguments: Sequence[str]) -> tu
         parser.add_argument("argument", metavar=name_of_argument, help=help_text)
     if command.settings_kind is Settings:
         help_text = "TOML file with settings [./nanonets-proxy.toml if it exists]"
-        parser.add_argument("--config", metavar="PATH", help=SUPPRESS if command.argument_is_config else help_text)
+        parser.add_argument("--config", metavar="PATH", help=help_text if command.has_config else SUPPRESS)
     if command.settings_kind is None:
         return parser, None
     if command.help_lists_settings and not _HELP.isdisjoint(arguments):
