@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from fleet.load import COUNT, KINDS, LATENCY_S, PERIOD_S, Results, jain
-from fleet.proxies import fleet, load
+from fleet.proxies import WARM_S, fleet, load
 
 SECONDS = 40.0
 CALLERS = 24
@@ -34,6 +34,7 @@ class Case:
     later: str = ""
     """The limit after the change; empty: it does not change."""
     later_rate: float = 0.0
+    warm_s: float = WARM_S
 
     @property
     def ideal(self) -> float:
@@ -47,7 +48,7 @@ CASES = {
     "window": Case("fixed window, 40 in 4 s", *KINDS["window"]),
     "sliding": Case("sliding window, 40 in 4 s", *KINDS["sliding"]),
     "bucket": Case("bucket of 40, 10 a second", *KINDS["bucket"]),
-    "concurrency": Case(f"12 in flight, {LATENCY_S:g} s each", *KINDS["concurrency"]),
+    "concurrency": Case(f"12 in flight, {LATENCY_S:g} s each", *KINDS["concurrency"], warm_s=16.0),
     "halved": Case("fixed window, 40 in 4 s, then 20", *KINDS["window"], "20/4s", _RATE / 2),
     "doubled": Case("fixed window, 40 in 4 s, then 80", *KINDS["window"], "80/4s", _RATE * 2),
 }
@@ -132,9 +133,8 @@ def _change(upstream: str, limit: str) -> Callable[[], None]:
 
 def _run(case: Case, callers: list[int], row: Row, *, alone: bool) -> None:
     with fleet(len(callers), case.arguments, alone=alone) as own:
-        row.runs.append(
-            asyncio.run(load(own, callers, SECONDS, _change(own.upstream, case.later), _CHANGES_AFTER_S))
-        )
+        act = _change(own.upstream, case.later)
+        row.runs.append(asyncio.run(load(own, callers, SECONDS, act, _CHANGES_AFTER_S, case.warm_s)))
         row.closures_s.append(slowest_closure_s(_seen(own.upstream)))
         events = [event for proxy in own.proxies for event in proxy.all_events()]
     row.alone += sum(event["event"] == "fleet_alone" for event in events)
@@ -163,7 +163,7 @@ def main(replicas: list[int], kinds: list[str], rounds: int) -> None:
         "goodput",
         "429s per 1,000",
         "429s",
-        "429s of the first 8 s",
+        "429s in the warm-up",
         "Jain, callers",
         "Jain, replicas",
         "a closure reached all in",

@@ -14,7 +14,7 @@ from fleet.redis_server import RedisServer, redis_server
 from support.commands.process import Running, proxy_to, sandbox
 
 WARM_S = 8.0
-"""A fleet learns its limit for this long, before anything is counted."""
+"""Two periods of the limit, in which a fleet learns it before anything is counted."""
 
 
 @dataclass
@@ -39,9 +39,14 @@ def fleet(replicas: int, limit: tuple[str, ...], *, alone: bool = False) -> Iter
 
 
 async def load(
-    own: Fleet, callers: list[int], seconds: float, act: Callable[[], None], act_after_s: float
+    own: Fleet,
+    callers: list[int],
+    seconds: float,
+    act: Callable[[], None],
+    act_after_s: float,
+    warm_s: float = WARM_S,
 ) -> Results:
-    """Lets each replica have its number of callers, which call without a pause for `WARM_S` and then `seconds`.
+    """Lets each replica have its number of callers, which call without a pause for `warm_s` and then `seconds`.
 
     `act` happens `act_after_s` after the end of the warm-up, in a thread. Returns the time after the warm-up.
     """
@@ -57,7 +62,7 @@ async def load(
             for n, count in enumerate(callers)
             for c in range(count)
         ]
-        await asyncio.sleep(WARM_S)
+        await asyncio.sleep(warm_s)
         before = await asyncio.to_thread(stats, own.upstream)
         results.clear()
         ends_at_s = results.since_s + seconds
