@@ -120,6 +120,11 @@ def test_the_sandbox_is_reached_directly_and_stays_so_after_a_reload() -> None:
     assert with_fixed_parts(changed, served) == changed.with_sandbox(SANDBOX)
 
 
+def test_the_sandbox_leaves_the_limits_of_the_upstream_in_the_state_file() -> None:
+    config = _config(state_file="/var/lib/limits").environments[0]
+    assert config.with_sandbox(SANDBOX).state_file is None
+
+
 @pytest.mark.parametrize(
     ("environ", "given", "variable"),
     [

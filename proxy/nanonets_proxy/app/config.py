@@ -123,13 +123,14 @@ class EnvironmentConfig:
         """Returns a copy for a sandbox, whose page shows examples for the address that the caller used.
 
         Callers with a proxy variable send the name of the upstream, which the sandbox replaces. The way to the
-        upstream, such as an egress proxy, does not lead to the sandbox.
+        upstream, such as an egress proxy, does not lead to the sandbox. The state file is for the upstream's limits.
         """
         return replace(
             self,
             upstream_name="sandbox",
             dial=DialPolicy(origin, self.dial.connect_timeout_s, self.dial.idle_timeout_s),
             fleet=None,
+            state_file=None,
             guard=replace(self.guard, allowed_hosts=(*self.guard.allowed_hosts, self.dial.origin.host)),
             handler=replace(self.handler, keeps_host=True),
         )
