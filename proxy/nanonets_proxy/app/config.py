@@ -123,7 +123,7 @@ class EnvironmentConfig:
         """Returns a copy for a sandbox, whose page shows examples for the address that the caller used.
 
         Callers with a proxy variable send the name of the upstream, which the sandbox replaces. The way to the
-        upstream, such as an egress proxy, does not lead to the sandbox. The state file is for the upstream's limits.
+        upstream, such as an egress proxy, does not lead to the sandbox. The state file is for the upstream.
         """
         return replace(
             self,
