@@ -18,9 +18,11 @@ class OutputFailed(Exception):
 
 
 def write(text: str) -> None:
-    """Writes `text` to standard output at once. Raises OutputFailed."""
+    """Writes `text` to standard output at once, with escapes for what its encoding lacks. Raises OutputFailed."""
     if sys.stdout is None:  # the descriptor was closed at start
         raise OutputFailed("standard output is closed")
+    encoding = sys.stdout.encoding
+    text = text.encode(encoding, "backslashreplace").decode(encoding)
     try:
         sys.stdout.write(text)
         sys.stdout.flush()

@@ -1,0 +1,17 @@
+"""What commands write to standard output."""
+
+import io
+import sys
+
+import pytest
+
+from nanonets_proxy.cli import output
+
+
+def test_text_that_the_encoding_of_standard_output_lacks_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A terminal's locale may lack a caller's name, and a file's name may be no UTF-8.
+    for encoding, written in (("latin-1", b"\xfc \\u5c71 \\udcff"), ("utf-8", "ü 山 \\udcff".encode())):
+        data = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(data, encoding))
+        output.write("ü 山 \udcff")
+        assert data.getvalue() == written
