@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 
 from nanonets_proxy.app.config import ServeConfig
+from nanonets_proxy.app.reloading import with_fixed_parts
 from nanonets_proxy.core.access.caller_tokens import CallerToken
+from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.settings import LoadedSettings, SandboxSettings, Settings
 from nanonets_proxy.settings.configure import sandbox_config, serve_config
 
+SANDBOX = Origin("http", "127.0.0.1", 1)
 TOKEN = str(CallerToken.of("billing", "token"))
 STORES: list[dict[str, Any]] = [
     {"api_key_file": "/run/key"},
@@ -105,6 +108,21 @@ def test_the_sandbox_needs_no_key_and_makes_no_source_of_keys() -> None:
     assert config.environments[0].key_source_config.stores == ()
     assert config.sandbox is not None
     assert config.sandbox.policy.api_keys == (), "the process makes its own key"
+
+
+def test_the_sandbox_is_reached_directly_and_stays_so_after_a_reload() -> None:
+    pins = ALL["upstream_pins"]
+    config = _config(egress_proxy="http://p.example:1", upstream_pins=pins).environments[0]
+    served = config.with_sandbox(SANDBOX)
+    assert (served.dial.origin, served.dial.egress_proxy, served.dial.pins) == (SANDBOX, None, ())
+    assert "app.nanonets.com" in served.guard.allowed_hosts, "callers with a proxy variable send it as Host"
+    changed = _config(egress_proxy="http://p.example:2", upstream_pins=pins, via="new").environments[0]
+    assert with_fixed_parts(changed, served) == changed.with_sandbox(SANDBOX)
+
+
+def test_the_sandbox_leaves_the_limits_of_the_upstream_in_the_state_file() -> None:
+    config = _config(state_file="/var/lib/limits").environments[0]
+    assert config.with_sandbox(SANDBOX).state_file is None
 
 
 @pytest.mark.parametrize(

@@ -105,9 +105,14 @@ class EnvironmentConfig:
         """The upstream that alone may get this environment's key, and the scheme."""
         return Audience(self.dial.origin, self.auth)
 
-    def with_upstream(self, origin: Origin, upstream_name: str = "") -> Self:
-        """Returns a copy for another upstream. By default, its name in the log is its origin."""
-        return replace(self, upstream_name=upstream_name or str(origin), dial=replace(self.dial, origin=origin))
+    @property
+    def has_sandbox(self) -> bool:
+        """Whether a sandbox replaces the upstream."""
+        return self.handler.keeps_host
+
+    def with_upstream(self, origin: Origin) -> Self:
+        """Returns a copy for another upstream, whose name in the log is its origin."""
+        return replace(self, upstream_name=str(origin), dial=replace(self.dial, origin=origin))
 
     def secret_files(self, source: KeySource) -> list[Path]:
         """Returns the files that nobody else should be able to read. `source` holds the API key."""
@@ -117,11 +122,15 @@ class EnvironmentConfig:
     def with_sandbox(self, origin: Origin) -> Self:
         """Returns a copy for a sandbox, whose page shows examples for the address that the caller used.
 
-        Callers with a proxy variable send the name of the upstream, which the sandbox replaces.
+        Callers with a proxy variable send the name of the upstream, which the sandbox replaces. The way to the
+        upstream, such as an egress proxy, does not lead to the sandbox. The state file is for the upstream.
         """
         return replace(
-            self.with_upstream(origin, "sandbox"),
+            self,
+            upstream_name="sandbox",
+            dial=DialPolicy(origin, self.dial.connect_timeout_s, self.dial.idle_timeout_s),
             fleet=None,
+            state_file=None,
             guard=replace(self.guard, allowed_hosts=(*self.guard.allowed_hosts, self.dial.origin.host)),
             handler=replace(self.handler, keeps_host=True),
         )

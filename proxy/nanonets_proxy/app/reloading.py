@@ -13,8 +13,8 @@ from nanonets_proxy.app.config import EnvironmentConfig, ServeConfig
 FIXED: Final = frozenset(
     {"name", "listen", "fleet", "state_file", "upstream_name", "auth", "key_source_config", "traces", "jobs"}
 )
-"""The fields of an EnvironmentConfig that only a restart changes. So are the origin in `dial`, `keeps_host` in
-`handler`, and whether `tls` is None."""
+"""The fields of an EnvironmentConfig that only a restart changes. So are the origin in `dial`, whether a sandbox
+replaces the upstream, and whether `tls` is None."""
 
 LIVE: Final = frozenset(
     {
@@ -49,12 +49,14 @@ PROGRAM_LIVE: Final = frozenset(
 
 def with_fixed_parts(new: EnvironmentConfig, running: EnvironmentConfig) -> EnvironmentConfig:
     """Returns `new` with all that only a restart can change as it is in `running`."""
+    if running.has_sandbox:
+        new = new.with_sandbox(running.dial.origin)
     return replace(
         new,
         **{name: getattr(running, name) for name in FIXED},
         tls=new.tls if new.tls is not None and running.tls is not None else running.tls,
         dial=replace(new.dial, origin=running.dial.origin),
-        handler=replace(new.handler, tls=running.handler.tls, keeps_host=running.handler.keeps_host),
+        handler=replace(new.handler, tls=running.handler.tls),
     )
 
 

@@ -140,51 +140,49 @@ async def _run_to_its_end(main: Coroutine[Any, Any, None], writer: LineWriter) -
 async def _serve(
     config: ServeConfig, keys: Sequence[InitialKeys], log: _Log, read_settings: ReadSettings, start: Start
 ) -> None:
-    environments, usage = [], None if config.ledger is None else UsageLedger(config.ledger)
-    _hide_webhook(config, log)
-    for environment, key in zip(config.environments, keys, strict=True):
-        if environment.dial.egress_proxy is not None:
-            log.redactor.add(environment.dial.egress_proxy.secrets())
-        if environment.fleet is not None:
-            log.redactor.add(environment.fleet.address.secrets())
-        environments.append(Environment(environment, key, log.redactor, usage))
-    settings = SettingsReload(read_settings, log.use)
     shutdown = _stop_by_signals()
-    program = Program(config, environments, shutdown, usage, settings, redactor=log.redactor, log_writer=log.writer)
+    program = _make_program(config, list(zip(config.environments, keys, strict=True)), shutdown, log, read_settings)
     await _run_until_stopped(program, shutdown, start)
 
 
-def _hide_webhook(config: ServeConfig, log: _Log) -> None:
+def _make_program(
+    config: ServeConfig,
+    environments: Sequence[tuple[EnvironmentConfig, InitialKeys]],
+    shutdown: Shutdown,
+    log: _Log,
+    read_settings: ReadSettings,
+) -> Program:
+    """Returns the program. Before, the log's filter learns the secrets of the configuration."""
     if config.webhook is not None:
         log.redactor.add(config.webhook.url.secrets())
+    usage = None if config.ledger is None else UsageLedger(config.ledger)
+    made = []
+    for own, keys in environments:
+        if own.dial.egress_proxy is not None:
+            log.redactor.add(own.dial.egress_proxy.secrets())
+        if own.fleet is not None:
+            log.redactor.add(own.fleet.address.secrets())
+        made.append(Environment(own, keys, log.redactor, usage))
+    settings = SettingsReload(read_settings, log.use)
+    return Program(config, made, shutdown, usage, settings, redactor=log.redactor, log_writer=log.writer)
 
 
 async def _serve_with_sandbox(
-    config: ServeConfig,
-    sandbox: SandboxConfig,
-    log: _Log,
-    read_settings: ReadSettings,
-    inheritance: Inheritance,
+    config: ServeConfig, sandbox: SandboxConfig, log: _Log, read_settings: ReadSettings, inheritance: Inheritance
 ) -> None:
     """Serves the sandbox in place of the upstream. It needs no key, and nothing leaves the machine."""
-    _hide_webhook(config, log)
     shutdown = _stop_by_signals()
     callers_scheme = "http" if config.environments[0].tls is None else "https"
     runner, addresses, keys = await _start_sandbox(sandbox, callers_scheme)
     host, _, port = addresses[0].rpartition(":")
     own = config.environments[0].with_sandbox(Origin("http", host, int(port)))
     source = BoundSource(EnvironmentKey(ApiKey.parse(keys[0], "sandbox")), own.audience)
-    usage = None if config.ledger is None else UsageLedger(config.ledger)
-    environment = Environment(own, InitialKeys(source, source.read()), log.redactor, usage)
-    settings = SettingsReload(read_settings, log.use)
     try:
-        program = Program(
-            config, [environment], shutdown, usage, settings, redactor=log.redactor, log_writer=log.writer
-        )
-        start = Start(inheritance, {})
+        environments = [(own, InitialKeys(source, source.read()))]
+        program = _make_program(config, environments, shutdown, log, read_settings)
         is_alone = inheritance.companion is None
-        on_start = partial(_announce_sandbox, environment) if is_alone else None
-        await _run_until_stopped(program, shutdown, start, on_start=on_start)
+        on_start = partial(_announce_sandbox, program.environments[0]) if is_alone else None
+        await _run_until_stopped(program, shutdown, Start(inheritance, {}), on_start=on_start)
     finally:
         await runner.cleanup()
 

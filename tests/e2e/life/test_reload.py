@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from support.commands.proc import shown_to_its_user
-from support.commands.process import Running, environment, proxy_to, running, sandbox
+from support.commands.process import ANY_PORTS, Running, environment, proxy_to, running, sandbox
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
 PATH = "/api/v4/workflows"
@@ -29,6 +29,19 @@ def proxy_with(file: Path, text: str, **env: str) -> Iterator[Running]:
     file.write_text(text)
     with sandbox("--limit", "none") as upstream, proxy_to(upstream, "--config", str(file), **env) as proxy:
         yield proxy
+
+
+def test_the_sandbox_is_reached_directly_also_after_a_reload(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    way = f'egress_proxy = "http://127.0.0.1:1"\nupstream_pins = ["sha256//{43 * "A"}="]\n'
+    file.write_text(way)
+    command = ["serve", "--sandbox", *ANY_PORTS, "--config", str(file)]
+    with running(command, environment(), is_forked=True) as proxy:
+        assert call(proxy.url + PATH)[0] == 200
+        file.write_text(f'{way}via = "after"\n')
+        assert settings_of(call, proxy)["changed"] == ["via"]
+        status, fields, _ = call(proxy.url + PATH, Host="app.nanonets.com")
+        assert (status, fields["via"]) == (200, "1.1 after")
 
 
 def settings_of(call: Call, proxy: Running, status: int = 200) -> dict[str, Any]:
