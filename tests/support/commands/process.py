@@ -45,29 +45,30 @@ class Running:
     stdout: bytearray = field(default_factory=bytearray)
     stderr: bytearray = field(default_factory=bytearray)
     _readers: list[threading.Thread] = field(default_factory=list)
-    _returned: dict[str, int] = field(default_factory=dict)
+    _seen: dict[str, int] = field(default_factory=dict)
+    """For each name, the number of events up to the last one that `wait_for_next` returned."""
     _arrived: "queue.Queue[dict[str, Any] | None]" = field(default_factory=queue.Queue)
 
     def wait_for(self, name: str, **fields: Any) -> dict[str, Any]:
         """Returns the first event called `name` with these fields, and waits for it if necessary."""
-        seen = 0
-        deadline_s = time.monotonic() + _EVENT_S
-        while True:
-            for event in self.events[seen:]:
-                seen += 1
-                if event.get("event") == name and fields.items() <= event.items():
-                    return event
-            self._await_event(name, deadline_s)
+        return self.events[self._index_of(name, fields, 0)]
 
     def wait_for_next(self, name: str) -> dict[str, Any]:
         """Returns the next event called `name` after the one returned by the previous call."""
-        number = self._returned[name] = self._returned.get(name, 0) + 1
+        at = self._index_of(name, {}, self._seen.get(name, 0))
+        self._seen[name] = at + 1
+        return self.events[at]
+
+    def _index_of(self, name: str, fields: Mapping[str, Any], at: int) -> int:
+        """Waits for an event called `name` with these fields. The events before `at` do not count."""
         deadline_s = time.monotonic() + _EVENT_S
         while True:
-            named = [event for event in self.events if event.get("event") == name]
-            if len(named) >= number:
-                return named[number - 1]
-            self._await_event(f"{name} no. {number}", deadline_s)
+            while at < len(self.events):
+                event = self.events[at]
+                if event.get("event") == name and fields.items() <= event.items():
+                    return at
+                at += 1
+            self._await_event(name, deadline_s)
 
     def _await_event(self, wanted: str, deadline_s: float) -> None:
         """Waits for one more event. Raises AssertionError if the process ends first, or at the deadline."""
