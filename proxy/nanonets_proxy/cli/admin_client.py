@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from typing import Any, Final
 
+from nanonets_proxy.cli.output import CommandFailed
 from nanonets_proxy.core.net.addresses import Listener, UnixListener, reachable_host
 
 TIMEOUT_S: Final = 3.0
@@ -39,29 +40,32 @@ def is_ready(address: Listener) -> tuple[bool, str]:
     return (True, "healthy") if status == 200 else (False, f"unhealthy: {status} {body_line}")
 
 
-def reload(address: Listener, timeout_s: float) -> tuple[bool, str]:
-    """Returns whether POST /reload succeeds within `timeout_s`, and a line for the user."""
+def reload(address: Listener, timeout_s: float) -> str:
+    """Reloads within `timeout_s` by POST /reload, and returns a line for the user. Raises CommandFailed."""
     return _change(address, "/reload", timeout_s, "reloaded", lambda body: _settings_sentence(body["settings"]))
 
 
-def restart(address: Listener, timeout_s: float) -> tuple[bool, str]:
-    """Returns whether POST /restart succeeds within `timeout_s`, and a line for the user."""
+def restart(address: Listener, timeout_s: float) -> str:
+    """Restarts within `timeout_s` by POST /restart, and returns a line for the user. Raises CommandFailed."""
     return _change(address, "/restart", timeout_s, "restarted", lambda body: f"process {body['pid']} serves now")
 
 
 def _change(
     address: Listener, path: str, timeout_s: float, done: str, sentence: Callable[[dict[str, Any]], str]
-) -> tuple[bool, str]:
+) -> str:
     """Posts to a path, and reads the JSON of the response. `sentence` tells what has changed."""
     try:
         status, body_line = _send_for_line(address, "POST", path, timeout_s)
     except NoResponse as error:
-        return False, f"not {done}: {error}"
+        raise CommandFailed(f"not {done}: {error}") from None
     try:
         body = json.loads(body_line)
-        return (True, f"{done}: {sentence(body)}") if status == 200 else (False, f"not {done}: {body['reason']}")
+        if status == 200:
+            return f"{done}: {sentence(body)}"
+        reason = body["reason"]
     except (ValueError, KeyError, TypeError):  # not from this program
-        return False, f"not {done}: {status} {body_line}"
+        reason = f"{status} {body_line}"
+    raise CommandFailed(f"not {done}: {reason}")
 
 
 def _settings_sentence(settings: dict[str, list[str]]) -> str:

@@ -166,9 +166,8 @@ def _reload(invocation: Invocation) -> int:
 
     settings = settings_to_reach(invocation)
     timeout_s = TIMEOUT_S + TIME_LIMIT_S + _MAX_REQUESTS_PER_RELOAD * settings.key_timeout
-    reloaded, sentence = reload(admin_address(settings), timeout_s)
-    _print(sentence)
-    return OK if reloaded else FAILED
+    _print(reload(admin_address(settings), timeout_s))
+    return OK
 
 
 def _restart(invocation: Invocation) -> int:
@@ -176,9 +175,8 @@ def _restart(invocation: Invocation) -> int:
     from nanonets_proxy.cli.reach import admin_address, settings_to_reach
     from nanonets_proxy.process.restart_limits import RESTART_S
 
-    restarted, sentence = restart(admin_address(settings_to_reach(invocation)), 2 * TIMEOUT_S + RESTART_S)
-    _print(sentence)
-    return OK if restarted else FAILED
+    _print(restart(admin_address(settings_to_reach(invocation)), 2 * TIMEOUT_S + RESTART_S))
+    return OK
 
 
 def _status(invocation: Invocation) -> int:
