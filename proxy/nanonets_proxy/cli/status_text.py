@@ -77,6 +77,26 @@ def _environment(environment: dict[str, Any], style: Style) -> Iterable[str]:
     yield _line("body copies", f"{_share(memory)} in memory, {_share(spool)} on disk")
     if (jobs := environment.get("jobs")) is not None:  # after an upgrade, the proxy that runs may have none
         yield _line("jobs", _jobs(jobs))
+    yield from _limits_and_queue(gate, style)
+    yield from _table(
+        ("keys", "fingerprint", "state", "age"),
+        [(key["name"], key["fingerprint"], key["state"], duration(key["age_s"])) for key in keys["keys"]],
+        len(keys["keys"]),
+        style,
+    )
+    for warning in (*([keys["source_fault"]] if keys["source_fault"] else []), *keys["warnings"]):
+        yield _line("", style.paint(_clean(warning), _YELLOW))
+    if environment["usage"]:
+        yield from _table(
+            ("used today", "requests", "pages"),
+            [(each["caller"], str(each["requests"]), f"{each['pages']:g}") for each in environment["usage"]],
+            len(environment["usage"]),
+            style,
+        )
+    yield from _problems(environment["problems"], style)
+
+
+def _limits_and_queue(gate: dict[str, Any], style: Style) -> Iterable[str]:
     yield from _table(
         ("limits", "state", "learned", "opens in", "waiting", "in flight"),
         [
@@ -102,22 +122,6 @@ def _environment(environment: dict[str, Any], style: Style) -> Iterable[str]:
         gate["lanes_total"],
         style,
     )
-    yield from _table(
-        ("keys", "fingerprint", "state", "age"),
-        [(key["name"], key["fingerprint"], key["state"], duration(key["age_s"])) for key in keys["keys"]],
-        len(keys["keys"]),
-        style,
-    )
-    for warning in (*([keys["source_fault"]] if keys["source_fault"] else []), *keys["warnings"]):
-        yield _line("", style.paint(_clean(warning), _YELLOW))
-    if environment["usage"]:
-        yield from _table(
-            ("used today", "requests", "pages"),
-            [(each["caller"], str(each["requests"]), f"{each['pages']:g}") for each in environment["usage"]],
-            len(environment["usage"]),
-            style,
-        )
-    yield from _problems(environment["problems"], style)
 
 
 def _waiting(gate: dict[str, Any]) -> str:
