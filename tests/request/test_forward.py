@@ -85,7 +85,7 @@ class Client:
             raise result
         self.open_connections += 1
         head = ResponseHead()
-        head.has_advice, head.is_chunked, head.content_type = False, False, None
+        head.has_advice, head.is_chunked, head.content_type, head.lines = False, False, None, None
         head.status, head.reason, head.names, head.values, head.body_length = result, b"", (), (), 0  # type: ignore[assignment]  # a status by now
         connection = SimpleNamespace(read_nowait=lambda: b"", is_complete=True, trailers=[])
         return connection, head

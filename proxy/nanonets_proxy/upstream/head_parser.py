@@ -5,11 +5,13 @@ from typing import Final
 
 import httptools
 
+from nanonets_proxy.core.http.header_plans import PlansByNames
 from nanonets_proxy.upstream.errors import UpstreamError, UpstreamUpgraded, bad_response
-from nanonets_proxy.upstream.response_head import NO_HEAD, FramingFields, ResponseHead, size_of
+from nanonets_proxy.upstream.response_head import NO_HEAD, HeadShape, ResponseHead, size_of
 
 # The most bytes of heads, chunk extensions and trailers that may arrive without a byte of body between them.
 MAX_HEAD_BYTES: Final = 64 * 1024
+_SHAPES: Final = PlansByNames(HeadShape)
 _PROTOCOL: Final = b"HTTP"
 # RFC 9112 §4 allows a tab in a reason phrase, and no other control character. The parser allows all of them.
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -19,7 +21,7 @@ class HeadParser:
     """The part of ResponseParser that reads heads."""
 
     __slots__ = (
-        *("_end_of_lines", "_framing", "_interim_bytes", "_is_usual_start", "_names", "_parser"),
+        *("_end_of_lines", "_interim_bytes", "_is_usual_start", "_names", "_parser", "_shape"),
         *("_protocol", "_reason", "_values", "_error", "head"),
     )
 
@@ -33,7 +35,7 @@ class HeadParser:
         self._reason = b""
         self._names: list[bytes] = []  # of the current header or trailer section
         self._values: list[bytes] = []
-        self._framing = FramingFields(())
+        self._shape = _SHAPES[()]
         self._interim_bytes = 0  # of the fields of interim responses
         self._end_of_lines = 0  # in the data of the last `_feed_lines`
         self._error: UpstreamError | None = None
@@ -79,22 +81,23 @@ class HeadParser:
             self._error = _status_line_error(protocol, self._parser.get_http_version(), status, reason)
             if self._error is not None:
                 return None
-        names, values, framing = tuple(self._names), tuple(self._values), self._framing
+        names, values, shape = tuple(self._names), tuple(self._values), self._shape
         self._names.clear()
         self._values.clear()
-        if names != framing.names:
-            self._framing = framing = FramingFields(names)
-        codings_at = framing.transfer_encodings_at
+        if names != shape.names:
+            self._shape = shape = _SHAPES[names]
+        shape.note_use()
+        codings_at = shape.transfer_encodings_at
         if codings_at and [values[at].lower() for at in codings_at] != [b"chunked"]:
             # Any other coding belongs to this connection (RFC 9112 §6.1): it cannot be relayed as it is.
             self._error = bad_response("The upstream used an unknown transfer coding.")
             return None
-        length_at, type_at = framing.content_length_at, framing.content_type_at
+        length_at, type_at = shape.content_length_at, shape.content_type_at
         head = ResponseHead()
-        head.status, head.reason, head.names, head.values = status, reason, framing.names, values
+        head.status, head.reason, head.names, head.values = status, reason, shape.names, values
         head.body_length = None if length_at is None else int(values[length_at])
         head.content_type = None if type_at is None else values[type_at]
-        head.is_chunked, head.has_advice = bool(codings_at), framing.has_advice
+        head.is_chunked, head.has_advice, head.lines = bool(codings_at), shape.has_advice, None
         return head
 
 

@@ -10,6 +10,13 @@ States and transitions:
     COMPLETE  any further byte is a protocol error of the upstream: the response stays valid, but the connection
               cannot be used again
 
+httptools (llhttp) reads heads. A pattern reads the heads whose field names have come many times before
+(`HeadShape` in response_head.py), which costs half as much. It runs only on the first bytes of a response, and not
+after HEAD. There, httptools has seen the end of the previous response and no byte since, so it holds nothing. The
+pattern accepts only a whole head in the usual form: a Content-Length, no other framing, values of printable ASCII.
+httptools then sees no byte of that response, so the next one finds it in the same state. Any other head goes to
+httptools from its first byte.
+
 `feed()` and `end_of_input()` raise an UpstreamError for a broken response. The parser must not be used after that.
 RFC 9112 is the source of all framing rules here.
 """
@@ -53,7 +60,7 @@ class ResponseParser(HeadParser):
     """
 
     __slots__ = (
-        *("_body", "_chunks", "_end_of_head", "_interim_keeps_alive", "_is_head", "_later_body"),
+        *("_awaited_bytes", "_body", "_chunks", "_end_of_head", "_interim_keeps_alive", "_is_head", "_later_body"),
         *("_overhead_bytes", "buffered_bytes", "has_begun", "has_surplus", "interim_count", "keep_alive"),
         *("on_interim", "state", "trailers"),
     )
@@ -61,6 +68,7 @@ class ResponseParser(HeadParser):
     def __init__(self, *, is_head: bool, on_interim: Callable[[ResponseHead], None] | None = None) -> None:
         super().__init__()
         self._is_head = is_head
+        self._awaited_bytes = 0  # of a body that httptools does not read
         self._interim_keeps_alive = True
         self._overhead_bytes = 0  # since the last byte of body
         self._chunks: ChunkedReader | None = None
@@ -102,9 +110,21 @@ class ResponseParser(HeadParser):
             return
         if not self.has_begun:
             self.has_begun = True
+            if not self._is_head and (read := self._shape.read(data)) is not None:
+                head, body = read
+                self.head, self.keep_alive = head, True
+                if len(body) == head.body_length:
+                    self._body, self.buffered_bytes, self.state = body, len(body), _COMPLETE
+                else:
+                    self._awaited_bytes, self.state = head.body_length, _BODY
+                    self._read_body(body)
+                return
             self._is_usual_start = data[:_START_BYTES] in _USUAL_STARTS
             self._protocol = self._reason = self._end_of_head = b""
             self._overhead_bytes = 0
+        elif self._awaited_bytes:
+            self._read_body(bytes(data))
+            return
         self._overhead_bytes += len(data)
         if self._chunks is not None:
             self._read_chunks(self._chunks, bytes(data))
@@ -127,6 +147,19 @@ class ResponseParser(HeadParser):
             # While the head arrives, its fields cannot be larger than all its bytes.
             if self._overhead_bytes > MAX_HEAD_BYTES or (self.state is not _HEAD and self._fields_are_too_large()):
                 raise too_large()
+
+    def _read_body(self, data: bytes) -> None:
+        """Reads the next bytes of a body whose head is a repeated one."""
+        missing = self._awaited_bytes - len(data)
+        if missing < 0:
+            if data[missing:].strip(b"\r\n"):  # httptools ignores line ends between responses
+                self._note_surplus()
+            data, missing = data[:missing], 0
+        self._awaited_bytes = missing
+        if data:
+            self.on_body(data)
+        if not missing:
+            self.state = _COMPLETE
 
     def _take_over(self) -> ChunkedReader:
         """Starts a reader for a chunked body, and discards the part of the body that httptools has read.

@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.http.headers import LocationRewrite, caller_response_head, chunked_body_end, via_field
+from nanonets_proxy.core.http.headers import (
+    LocationRewrite,
+    caller_response_head,
+    chunked_body_end,
+    passing_lines,
+    via_field,
+)
 from nanonets_proxy.core.http.request_head import CallersHostHeads, RequestHead, RequestHeads, UpstreamHeads
 from nanonets_proxy.errors import BadRequest, NotImplementedHere
 
@@ -297,21 +303,18 @@ def relayed(
     """Returns the field lines of the response that the caller gets."""
     names, values = tuple(name for name, _ in fields), tuple(value for _, value in fields)
     end = b"\r\n".join([*added, b"Connection: close", b"", b""])
-    head = caller_response_head(status, b"OK", names, values, end, request_id, host, LOCATION_REWRITE)
+    lines = passing_lines(status, names, values, host, LOCATION_REWRITE)
+    head = caller_response_head(status, b"OK", names, lines, end, request_id)
     assert head.startswith(b"HTTP/1.1 %d OK\r\n" % status)
     assert head.endswith(b"\r\nConnection: close\r\n\r\n")
     return head[:-4].split(b"\r\n")[1:-1]
 
 
 def test_the_head_that_the_caller_gets_octet_by_octet() -> None:
-    head = caller_response_head(
-        418,
-        b"I'm a caf\xe9",
-        (b"Set-Cookie", b"set-cookie", b"X", b"Transfer-Encoding"),
-        (b"a", b"b", b"", b"chunked"),
-        b"%bTransfer-Encoding: chunked\r\n\r\n" % via_field(b"me"),
-        "42",
-    )
+    names = (b"Set-Cookie", b"set-cookie", b"X", b"Transfer-Encoding")
+    lines = passing_lines(418, names, (b"a", b"b", b"", b"chunked"))
+    own = b"%bTransfer-Encoding: chunked\r\n\r\n" % via_field(b"me")
+    head = caller_response_head(418, b"I'm a caf\xe9", names, lines, own, "42")
     assert head == (
         b"HTTP/1.1 418 I'm a caf\xe9\r\nSet-Cookie: a\r\nset-cookie: b\r\nX: \r\n"
         b"X-Request-Id: 42\r\nVia: 1.1 me\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -332,7 +335,8 @@ def test_fields_that_the_upstreams_connection_field_names_are_dropped() -> None:
 @pytest.mark.parametrize(("name", "dates"), [(b"DATE", [b"theirs"]), (b"Age", [b"ours"])])
 def test_a_date_is_added_unless_the_upstream_sent_one(name: bytes, dates: list[bytes]) -> None:
     """RFC 9110 §6.6.1."""
-    head = caller_response_head(200, b"OK", (name,), (b"theirs",), b"\r\n", date_line=b"Date: ours\r\n")
+    line = name + b": theirs\r\n"
+    head = caller_response_head(200, b"OK", (name,), line, b"\r\n", date_line=b"Date: ours\r\n")
     lines = head.lower().split(b"\r\n")
     assert [line[6:] for line in lines if line.startswith(b"date: ")] == dates
 
@@ -384,8 +388,7 @@ def test_only_a_location_at_the_upstream_is_rewritten(location: bytes, rewritten
 
 def test_without_the_callers_host_a_location_is_unchanged() -> None:
     assert relayed([(b"Location", b"https://up.example/")], host=b"") == [b"Location: https://up.example/"]
-    interim = caller_response_head(103, b"", (b"Location",), (b"https://up.example/",), b"\r\n")
-    assert interim == b"HTTP/1.1 103 \r\nLocation: https://up.example/\r\n\r\n"
+    assert passing_lines(103, (b"Location",), (b"https://up.example/",)) == b"Location: https://up.example/\r\n"
 
 
 @given(st.lists(st.tuples(FREE_NAMES, VALUES)), st.integers(200, 599))

@@ -5,15 +5,38 @@ writes the whole section with one formatting operation.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 # Bounds of the cache: the number of plans, and the names and octets of a list that is cached.
 _MOST_PLANS = 256
 _MOST_NAMES = 64
 _MOST_NAME_BYTES = 2048
 _UNUSUAL: Final = re.compile(rb"[^a-z0-9-]")
+
+Plan = TypeVar("Plan")
+
+
+def is_usual(names: Sequence[bytes]) -> bool:
+    """Returns whether a list of names is short enough for a cache."""
+    return len(names) <= _MOST_NAMES and sum(map(len, names)) <= _MOST_NAME_BYTES
+
+
+class PlansByNames(dict[tuple[bytes, ...], Plan], Generic[Plan]):
+    """A cache that makes a plan when a list of names is looked up first."""
+
+    def __init__(self, make: Callable[[tuple[bytes, ...]], Plan]) -> None:
+        super().__init__()
+        self._make_plan = make
+
+    def __missing__(self, names: tuple[bytes, ...]) -> Plan:
+        plan = self._make_plan(names)
+        if is_usual(names):
+            if len(self) >= _MOST_PLANS:
+                del self[next(iter(self))]  # the oldest: invented lists must not keep usual ones out for ever
+            self[names] = plan
+        return plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +52,8 @@ class HeaderPlan:
     """The index and lower-case name of each `inspected` field, and of each known field but the last of its name."""
 
 
-class HeaderPlans(dict[tuple[bytes, ...], HeaderPlan]):
-    """A cache that makes a plan when a list of names is looked up first.
+class HeaderPlans(PlansByNames[HeaderPlan]):
+    """A cache of header plans.
 
     A plan has the places of the `known` names, and `inspected` names are special. Fields with `dropped` names, or
     names that start with `dropped_prefix`, do not pass. With `drops_lookalikes`, names with `_` do not pass either,
@@ -46,21 +69,12 @@ class HeaderPlans(dict[tuple[bytes, ...], HeaderPlan]):
         *,
         drops_lookalikes: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(self._make)
         self._known = known
         self._inspected = inspected
         self._dropped = dropped
         self._dropped_prefix = dropped_prefix
         self._drops_lookalikes = drops_lookalikes
-
-    def __missing__(self, names: tuple[bytes, ...]) -> HeaderPlan:
-        plan = self._make(names)
-        is_usual = len(names) <= _MOST_NAMES and sum(map(len, names)) <= _MOST_NAME_BYTES
-        if is_usual:
-            if len(self) >= _MOST_PLANS:
-                del self[next(iter(self))]  # the oldest: invented lists must not keep usual ones out for ever
-            self[names] = plan
-        return plan
 
     def _make(self, names: tuple[bytes, ...]) -> HeaderPlan:
         lower_names = [name.lower() for name in names]

@@ -103,32 +103,22 @@ class LocationRewrite:
         return self.proxy_scheme + host + path if is_upstream else location
 
 
-def caller_response_head(
+def passing_lines(
     status: int,
-    reason: bytes,
     names: tuple[bytes, ...],
     values: tuple[bytes, ...],
-    added: bytes,
-    request_id: str = "",
     host: bytes = b"",
     location_rewrite: LocationRewrite | None = None,
-    date_line: bytes = b"",
 ) -> bytes:
-    """Returns the head of a relayed response, for the caller.
+    """Returns the lines of a response's fields that pass to the caller.
 
-    `added`: the proxy's own field lines and the empty line. `request_id`: added as X-Request-Id unless the upstream
-    sent one. `host`: the caller's Host. Without it, or without `location_rewrite`, a Location stays as it is.
-    `date_line`: added unless the upstream sent a Date.
+    `host`: the caller's Host. Without it, or without `location_rewrite`, a Location stays as it is.
     """
     plan = _RESPONSE_PLANS[names]
-    connection_at, location_at, request_id_at, date_at = plan.places
+    connection_at, location_at, _, _ = plan.places
     template, removed = plan.template, _NOTHING
-    if status == 200 and reason == b"OK":
-        status_line = b"HTTP/1.1 200 OK\r\n"
-    else:
-        status_line = b"HTTP/1.1 %d %b\r\n" % (status, reason)
-        if status < 200 or status == 204:
-            removed = _NO_LENGTH
+    if status < 200 or status == 204:
+        removed = _NO_LENGTH
     if connection_at is not None and values[connection_at] not in PLAIN_CONNECTION_VALUES:
         removed |= connection_options(values[connection_at])
     if plan.special:
@@ -141,7 +131,29 @@ def caller_response_head(
     if removed:
         names, values = without_fields(removed, names, values)
         template = _RESPONSE_PLANS[names].template
-    lines = template % values
+    return template % values
+
+
+def caller_response_head(
+    status: int,
+    reason: bytes,
+    names: tuple[bytes, ...],
+    lines: bytes,
+    added: bytes,
+    request_id: str = "",
+    date_line: bytes = b"",
+) -> bytes:
+    """Returns the head of a relayed response, for the caller.
+
+    `names`: of the upstream's fields. `lines`: the result of `passing_lines`. `added`: the proxy's own field lines
+    and the empty line. `request_id`: added as X-Request-Id unless the upstream sent one. `date_line`: added unless
+    the upstream sent a Date.
+    """
+    _, _, request_id_at, date_at = _RESPONSE_PLANS[names].places
+    if status == 200 and reason == b"OK":
+        status_line = b"HTTP/1.1 200 OK\r\n"
+    else:
+        status_line = b"HTTP/1.1 %d %b\r\n" % (status, reason)
     if date_at is None:
         lines += date_line
     if request_id_at is None and request_id:

@@ -5,7 +5,13 @@ from collections.abc import Callable
 from email.utils import formatdate
 from time import perf_counter, time
 
-from nanonets_proxy.core.http.headers import LocationRewrite, caller_response_head, values_of, via_field
+from nanonets_proxy.core.http.headers import (
+    LocationRewrite,
+    caller_response_head,
+    passing_lines,
+    values_of,
+    via_field,
+)
 from nanonets_proxy.core.http.prefer import wait_s
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.core.ratelimit.hints.retry_hint import Hint
@@ -58,16 +64,11 @@ class ResponseHeads:
         if not 0.0 <= now_s - self._date_s < 1.0:
             self._date_s = float(math.floor(now_s))
             self._date_line = b"Date: %b\r\n" % formatdate(self._date_s, usegmt=True).encode()
+        if (theirs := head.lines) is None:
+            theirs = passing_lines(head.status, head.names, head.values, context.head.host, self._location_rewrite)
+        # RFC 9110 §6.6.1: a recipient with a clock must add a Date.
         return caller_response_head(
-            head.status,
-            head.reason,
-            head.names,
-            head.values,
-            lines,
-            record.request_id,
-            context.head.host,
-            self._location_rewrite,
-            self._date_line,  # RFC 9110 §6.6.1: a recipient with a clock must add it
+            head.status, head.reason, head.names, theirs, lines, record.request_id, self._date_line
         )
 
     def _preference_applied(self, prefer: tuple[bytes, ...]) -> bytes:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-from nanonets_proxy.core.http.headers import caller_response_head, chunked_body_end
+from nanonets_proxy.core.http.headers import caller_response_head, chunked_body_end, passing_lines
 from nanonets_proxy.core.keys.key_scrubber import NO_FORMS, SEARCHED_FROM_STATUS, KeyScrubber
 from nanonets_proxy.request.response.body_start import MAX_BODY_BYTES
 from nanonets_proxy.server.connection.caller_request import HTTP_1_1, CallerRequest
@@ -123,7 +123,8 @@ class RelayedResponse:
         transport = self._connection.transport
         if self.began or self._request.version < HTTP_1_1 or transport is None or transport.is_closing():
             return
-        built = caller_response_head(head.status, head.reason, head.names, head.values, b"\r\n")
+        fields = passing_lines(head.status, head.names, head.values)
+        built = caller_response_head(head.status, head.reason, head.names, fields, b"\r\n")
         lines = self.forms.blank(built)
         self.echoed = self.echoed or lines is not built
         transport.write(lines)
