@@ -4,6 +4,7 @@ On a *busy* machine each replica stands still now and then, as a process that wa
 """
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -109,10 +110,11 @@ FAULTS: dict[str, Act] = {
 
 @dataclass(frozen=True)
 class Busy:
-    """How a machine stands still: every `each_s` on average, for `for_s` on average."""
+    """How a machine stands still: every `each_s` on average, for `for_s` on average, and at most `most_s`."""
 
     each_s: float
     for_s: float
+    most_s: float = math.inf
 
 
 IDLE, BUSY = None, Busy(0.4, 0.06)
@@ -121,11 +123,13 @@ LEARNING_AT_S = [0.6 + 0.9 * number for number in range(9)]
 """When the fault comes, after a cold start."""
 
 
-async def _be_busy(scene: FleetScene, busy: Busy, chance: random.Random) -> None:
+async def be_busy(scene: FleetScene, busy: Busy, chance: random.Random) -> None:
+    """Lets each replica stand still now and then."""
+
     async def stall(number: int) -> None:
         while True:
             await asyncio.sleep(chance.expovariate(1 / busy.each_s))
-            scene.processes[number].stand_still(chance.expovariate(1 / busy.for_s))
+            scene.processes[number].stand_still(min(busy.most_s, chance.expovariate(1 / busy.for_s)))
 
     await asyncio.gather(*(stall(number) for number in range(len(scene.replicas))))
 
@@ -162,7 +166,7 @@ def run(
             scene.callers(number, max(1, CALLERS // replicas), f"r{number}c")
         if busy is not None:
             chance = random.Random(seed + 1000)  # noqa: S311 - the same run each time
-            scene.tasks.append(scene.loop.create_task(_be_busy(scene, busy, chance)))
+            scene.tasks.append(scene.loop.create_task(be_busy(scene, busy, chance)))
         await asyncio.sleep(at_s)
         counts, since_s = scene.counts, scene.loop.time()
         served, errors, changes = len(counts.served_at_s), len(counts.errors), len(scene.changes)

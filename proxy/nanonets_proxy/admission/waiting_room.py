@@ -134,14 +134,18 @@ class WaitingRoom:
         outcome: Outcome,
         retry_after_s: float | None = None,
         quota_used_up: bool = False,
+        ended_at_s: float = math.inf,
     ) -> None:
-        """Ends a ticket's permit, and grants the permits that are possible now."""
+        """Ends a ticket's permit, and grants the permits that are possible now.
+
+        `ended_at_s`: when the response came, if that was a while ago.
+        """
         now_s = self._loop.time()
         if self._give_up or self._resuming:
             self._give_up.pop(ticket, None)
             self._resuming.pop(ticket, None)
         gate = self._gate
-        needs_poll = gate.settle(ticket, outcome, now_s, retry_after_s, quota_used_up)
+        needs_poll = gate.settle(ticket, outcome, min(now_s, ended_at_s), retry_after_s, quota_used_up)
         if needs_poll or gate.waiting or self._resuming:
             self._poll(now_s)
 

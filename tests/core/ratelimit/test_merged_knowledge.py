@@ -8,7 +8,7 @@ import pytest
 
 from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import _MAX_KEPT, SlidingWindow
 from nanonets_proxy.core.ratelimit.adaptive.limit import LimitState
-from nanonets_proxy.core.ratelimit.adaptive.other_gates import await_report, merge, reported
+from nanonets_proxy.core.ratelimit.adaptive.other_gates import await_report, merge, reported, sent
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
@@ -207,3 +207,21 @@ def test_a_grant_that_is_not_unconfirmed_needs_no_report() -> None:
     ticket = Ticket("a", 200.0)
     assert own.try_admit(ticket, 100.0)
     assert await_report(own.limit_to_tell("a", 100.0), ticket.serial, 2.0) is None
+
+
+def test_a_request_counts_from_when_it_was_sent() -> None:
+    own = gate(StaticLimit("a", 1, 10.0))
+    ticket = Ticket("a", 200.0)
+    assert own.try_admit(ticket, 100.0)
+    limit = own.limit_to_tell("a", 100.3)
+    sent(limit, ticket.serial, 100.0, 100.3, 1)
+    assert limit.last_grant_s == limit.estimate.window.newest_s == 100.3
+
+
+def test_an_unconfirmed_request_is_accepted_by_timeout_from_when_it_was_sent() -> None:
+    own = gate()
+    ticket = Ticket("a", 200.0)
+    assert own.try_admit(ticket, 100.0)
+    limit = own.limit_to_tell("a", 100.3)
+    sent(limit, ticket.serial, 100.0, 100.3, 1)
+    assert limit.slow_start.next_timeout_at_s() == pytest.approx(100.3 + limit.slow_start.timeout_s)

@@ -5,6 +5,9 @@ A member is known from its hello until its goodbye, until a message to it reache
 with it: a granted one as FAILED, since the upstream may have counted the request. The answer to a message of an
 unknown member is `who`, and the member says hello again.
 
+Each message has `sent_at_s`, when it was sent by the clock of this leader. An outcome counts from then, and not
+from its arrival: Redis or this leader may have been slow. Likewise, a request counts from when it was `sent`.
+
 Each `alive` of a member has the numbers of all its claims. Messages arrive in order, so a difference means that one
 was lost: a claim that the member does not have any more ends, a grant that it has not heard of is told again, and a
 waiting claim that this leader does not have is asked for again (`lost`).
@@ -94,14 +97,14 @@ class Host:
 
     def hello(self, message: Message, now_s: float) -> None:
         """Takes a member in, with its claims in flight and its log. Raises errors as `handle` does."""
-        name = str(message["from"])
+        name, sent_at_s = str(message["from"]), message["sent_at_s"]
         old = self.members.pop(name, None)
         member = Member(name, _count(message["places"]), lambda reply: self._answer(name, reply), now_s)
         logged = self._logged.get(name, 0)
         for scope, (ages, opens_in_s) in dict(message["scopes"]).items():
-            grants = [(now_s - _span(age), _cost(cost)) for age, cost, number in ages if number > logged]
+            grants = [(sent_at_s - _span(age), _cost(cost)) for age, cost, number in ages if number > logged]
             self._logged[name] = max(self._logged.get(name, 0), *(number for _, _, number in ages), 0)
-            opens_at_s = now_s + _span(opens_in_s) if opens_in_s else -math.inf
+            opens_at_s = sent_at_s + _span(opens_in_s) if opens_in_s else -math.inf
             merge(self.home.gate.limit_to_tell(str(scope), now_s), grants, opens_at_s)
         claims = {} if old is None else old.claims
         for number in message["uncounted"]:
@@ -112,9 +115,10 @@ class Host:
             if known is not None and known.is_granted:  # this leader granted it
                 member.claims[known.number] = claims.pop(known.number)
                 known.member = member
+                self.home.sent(known, sent_at_s - _span(age_s))
                 continue
-            claim = PeerClaim(int(number), member, str(scope), str(lane), now_s + float(wait_s), _cost(cost))
-            claim.is_granted, claim.granted_at_s = True, now_s - _span(age_s)
+            claim = PeerClaim(int(number), member, str(scope), str(lane), sent_at_s + float(wait_s), _cost(cost))
+            claim.is_granted, claim.granted_at_s = True, sent_at_s - _span(age_s)
             self.home.adopt(claim, now_s, is_counted=bool(is_counted))
             member.claims[claim.number] = claim
         if old is not None:
@@ -137,20 +141,20 @@ class Host:
         elif what == "bye":
             self.forget(name)
         elif what == "alive":
-            self._compare(member, message, now_s)
+            self._compare(member, message)
         else:
             number = int(message["n"])
             claim = member.claims.get(number)
             if claim is not None:
                 self._change(member, claim, what, message)
 
-    def _compare(self, member: Member, message: Message, now_s: float) -> None:
+    def _compare(self, member: Member, message: Message) -> None:
         waits, others = [int(n) for n in message["waits"]], [int(n) for n in (*message["asks"], *message["held"])]
         for number in waits:
             claim = member.claims.get(number)
             if claim is None:
                 member.answer({"t": "lost", "n": number})
-            elif claim.is_granted and claim.granted_at_s + _GRANT_LOST_S < now_s:
+            elif claim.is_granted and claim.granted_at_s + _GRANT_LOST_S < message["sent_at_s"]:
                 member.answer(claim.grant() | {"again": True})
         for number in member.claims.keys() - {*waits, *others}:
             self._end(member.claims.pop(number))
@@ -161,7 +165,7 @@ class Host:
         if claim is not None:  # asked again: an answer was lost
             member.answer(claim.grant() | {"again": True} if claim.is_granted else {"t": "wait", "n": number})
             return
-        cost, deadline_s = _cost(message["cost"]), now_s + float(message["wait"])
+        cost, deadline_s = _cost(message["cost"]), message["sent_at_s"] + float(message["wait"])
         claim = member.returned.pop(number, None)
         if claim is None:
             claim = PeerClaim(number, member, str(message["scope"]), str(message["lane"]), deadline_s, cost)
@@ -184,10 +188,13 @@ class Host:
                 if len(member.returned) > _MAX_RETURNED:
                     del member.returned[next(iter(member.returned))]
             quota = bool(message.get("quota"))
-            self.home.settle(claim, outcome, None if hint_s is None else float(hint_s), quota_used_up=quota)
+            hint_s, ended_at_s = None if hint_s is None else float(hint_s), message["sent_at_s"]
+            self.home.settle(claim, outcome, hint_s, quota_used_up=quota, ended_at_s=ended_at_s)
         elif what == "leave":
             del member.claims[claim.number]
             self.home.leave(claim)
+        elif what == "sent":
+            self.home.sent(claim, message["sent_at_s"])
         elif what == "unanswered":
             self.home.reported(claim)
         elif what == "cost":

@@ -44,7 +44,7 @@ OTHER_VERSION: Final = "replicas with another version of the protocol are here"
 _LATE_S: Final = 0.05
 _MOST_LATE: Final = 6
 """A single late response is an accident. After as many in a row, each replica does better with its share."""
-_OF_MEMBERS: Final = frozenset({"ask", "end", "unanswered", "leave", "cost", "advice", "alive", "bye"})
+_OF_MEMBERS: Final = frozenset({"ask", "end", "sent", "unanswered", "leave", "cost", "advice", "alive", "bye"})
 _REPLICAS_KEPT_S: Final = 2.0  # a replica that is away for less still counts, or all shares would be too large
 
 
@@ -229,7 +229,7 @@ class Lead:
         self._beat_is_out = True
         others, reason = None, "another replica leads"
         try:
-            sealed = seal(self._name, self.epoch, [beat])
+            sealed = seal(self._name, self.epoch, asked_at_s, [beat])
             others = await self._bus.renew(self.epoch, self.replicas, sealed, keep)
         except BusError as error:
             reason = str(error)

@@ -16,6 +16,8 @@ from nanonets_proxy.admission.fleet.homes.remote_home import Message
 from nanonets_proxy.admission.fleet.lead import OTHER_VERSION
 from nanonets_proxy.admission.fleet.position import Position
 from nanonets_proxy.admission.fleet.state import BEAT_S, BEATS_MISSED, GATHER_BEAT_S, State
+from nanonets_proxy.admission.fleet.timers import TICK_S
+from nanonets_proxy.core.ratelimit.fleet.arrivals import Arrivals
 from nanonets_proxy.core.ratelimit.fleet.names import Names
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
@@ -33,7 +35,9 @@ class Replica:
         self.campaign, self.counts = at.campaign, at.counts
         self._bus = bus
         self._loop = make.loop
+        self._arrivals = Arrivals()
         self._beat_heard_at_s = -math.inf
+        self._seems_silent = False
         self._alive_at_s = -math.inf
         self._coordinated_at_s = -math.inf
 
@@ -112,8 +116,11 @@ class Replica:
             if not self.own.others or self._beat_heard_at_s + BEATS_MISSED * BEAT_S < now_s:
                 self.campaign.run(position.epoch)
         elif self._beat_heard_at_s + BEATS_MISSED * BEAT_S < now_s:
-            position.go_alone("the leader is silent")
-            wait_s = self.campaign.pause_s()
+            if self._seems_silent:
+                position.go_alone("the leader is silent")
+                wait_s = self.campaign.pause_s()
+            else:  # if this process stood still, a beat may be here already, unread
+                self._seems_silent, wait_s = True, TICK_S
         elif self._alive_at_s + _ALIVE_EACH_S <= now_s and position.remote is not None and position.remote.joined:
             self._alive_at_s = now_s
             position.post.send(position.leader, make_alive(self.room, position.remote))
@@ -137,19 +144,20 @@ class Replica:
             self.room.on_stale()
         deliver(data, self._on_message)
 
-    def _on_message(self, sender: str, epoch: int, message: Message) -> None:
+    def _on_message(self, sender: str, epoch: int, told_s: float, message: Message) -> None:
         position, what, now_s = self.position, message["t"], self._loop.time()
+        sent_at_s = message["sent_at_s"] = self._arrivals.sent_at_s(sender, told_s, now_s)
         if what == "beat":
             self._on_beat(sender, epoch, message, now_s)
         elif self.counts.hear(message) or epoch < position.epoch or (epoch > position.epoch and what != "resign"):
             return  # counts, or of an earlier leader, or of a later one that we have not heard yet
         elif what == "resign":
-            self._on_resign(sender, epoch, message, now_s)
+            self._on_resign(sender, epoch, message)
         elif position.lead is not None:
             if position.lead.is_new(what, sender):
                 self.counts.tell_all(sender)
             if what == "hello" and position.state is State.COLLECTING:
-                self.beliefs.hear(message["beliefs"], now_s)
+                self.beliefs.hear(message["beliefs"], sent_at_s)
             position.lead.on_message(what, message | {"from": sender}, now_s)
         elif position.remote is not None and sender == position.leader:
             if what != "granted":  # which answers nothing
@@ -159,7 +167,7 @@ class Replica:
             elif what == "who":
                 position.join(position.leader, position.epoch)
             elif what == "granted":
-                self.beliefs.note_leader_grants(message["log"], now_s)
+                self.beliefs.note_leader_grants(message["log"], sent_at_s)
             elif position.remote.joined:
                 position.remote.answer(message)
 
@@ -179,10 +187,10 @@ class Replica:
             if "others" in message:
                 self._on_other_version(message, now_s)
             return
-        self._beat_heard_at_s, self.own.others = now_s, 0
+        self._beat_heard_at_s, self._seems_silent, self.own.others = now_s, False, 0
         self.own.replicas = max(2, int(message["replicas"]))  # the leader, and this replica
         follows = position.follows(sender, epoch)
-        self.beliefs.note_beat(message, epoch, now_s, is_of_known_leader=follows)
+        self.beliefs.note_beat(message, epoch, message["sent_at_s"], is_of_known_leader=follows)
         if not follows:
             position.join(sender, epoch)
 
@@ -194,9 +202,9 @@ class Replica:
             self.beliefs.hear(message["told"], now_s)
         self.position.share_with(int(message["replicas"]), int(message["others"]))
 
-    def _on_resign(self, sender: str, epoch: int, message: Message, now_s: float) -> None:
+    def _on_resign(self, sender: str, epoch: int, message: Message) -> None:
         if sender == self.position.leader and sender != self.position.name:
-            self.beliefs.note_leader_grants(message["log"], now_s)
+            self.beliefs.note_leader_grants(message["log"], message["sent_at_s"])
             if self.own.others:  # this replica decides already
                 self._beat_heard_at_s = -math.inf
             else:

@@ -1,7 +1,7 @@
 """Sends the messages of one turn of the event loop together, and reads envelopes.
 
-An envelope is JSON: `{"from": REPLICA, "epoch": NUMBER, "is": [MESSAGE, …]}`. Each message is an object; `t` names
-its kind. docs/fleet.md lists them.
+An envelope is JSON: `{"from": REPLICA, "epoch": NUMBER, "at": SECONDS, "is": [MESSAGE, …]}`. `at` is when it was
+sent, by the sender's clock. Each message is an object; `t` names its kind. docs/fleet.md lists them.
 """
 
 import asyncio
@@ -20,12 +20,14 @@ class Envelope(NamedTuple):
 
     sender: str
     epoch: int
+    at_s: float
+    """When it was sent, by the clock of the sender."""
     messages: list[Message]
 
 
-def seal(sender: str, epoch: int, messages: list[Message]) -> bytes:
+def seal(sender: str, epoch: int, at_s: float, messages: list[Message]) -> bytes:
     """Returns the bytes of an envelope."""
-    return orjson.dumps({"from": sender, "epoch": epoch, "is": messages})
+    return orjson.dumps({"from": sender, "epoch": epoch, "at": at_s, "is": messages})
 
 
 def unseal(data: bytes) -> Envelope:
@@ -34,15 +36,18 @@ def unseal(data: bytes) -> Envelope:
     messages = document["is"]
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise ValueError("an envelope without messages")
-    return Envelope(str(document["from"]), int(document["epoch"]), messages)
+    return Envelope(str(document["from"]), int(document["epoch"]), float(document["at"]), messages)
 
 
-def deliver(data: bytes, on_message: Callable[[str, int, Message], None]) -> None:
-    """Calls `on_message` with the sender, the epoch and each message. Logs a malformed message, and ends there."""
+def deliver(data: bytes, on_message: Callable[[str, int, float, Message], None]) -> None:
+    """Calls `on_message` with the first three fields of the envelope and each message.
+
+    Logs a malformed message, and ends there.
+    """
     try:
         envelope = unseal(data)
         for message in envelope.messages:
-            on_message(envelope.sender, envelope.epoch, message)
+            on_message(envelope.sender, envelope.epoch, envelope.at_s, message)
     except (ValueError, KeyError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}"[:200]
         structlog.get_logger().warning("fleet_message_invalid", reason=reason)
@@ -68,4 +73,4 @@ class Post:
         """Sends now what waits."""
         waiting, self._waiting = self._waiting, {}
         for to, messages in waiting.items():
-            self._bus.send(to, seal(self._name, self._epoch(), messages))
+            self._bus.send(to, seal(self._name, self._epoch(), self._loop.time(), messages))

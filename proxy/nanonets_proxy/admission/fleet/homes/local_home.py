@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nanonets_proxy.admission.fleet.homes.claim import REPORT_LOST_S, Claim
 from nanonets_proxy.admission.waiting_room import WaitingRoom
-from nanonets_proxy.core.ratelimit.adaptive.other_gates import await_report, merge, reported
+from nanonets_proxy.core.ratelimit.adaptive.other_gates import await_report, merge, reported, sent
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket, TicketState
@@ -71,10 +71,29 @@ class LocalHome:
         if twin is not None and twin.state in (_WAITING, _ADMITTED):
             self.room.leave(twin)
 
-    def settle(self, claim: Claim, outcome: Outcome, retry_after_s: float | None, *, quota_used_up: bool) -> None:
+    def sent(self, claim: Claim, sent_at_s: float) -> None:
+        """Notes when a member sent its request, if that was not at the time of the grant."""
         twin = self._twin(claim)
         if twin is not None and twin.state is _ADMITTED:
-            self.room.settle(twin, outcome, retry_after_s, quota_used_up=quota_used_up)
+            limit = self.gate.limit_to_tell(twin.scope, self._loop.time())
+            sent(limit, twin.serial, twin.granted_at_s, sent_at_s, twin.cost)
+            claim.granted_at_s = twin.granted_at_s = sent_at_s
+            self.room.poll()
+
+    def settle(
+        self,
+        claim: Claim,
+        outcome: Outcome,
+        retry_after_s: float | None,
+        *,
+        quota_used_up: bool,
+        ended_at_s: float = math.inf,
+    ) -> None:
+        """Ends the permit of a claim. `ended_at_s`: when the response came, if that was a while ago."""
+        twin = self._twin(claim)
+        if twin is not None and twin.state is _ADMITTED:
+            ended_at_s = max(twin.granted_at_s, ended_at_s)
+            self.room.settle(twin, outcome, retry_after_s, quota_used_up, ended_at_s)
             if outcome is Outcome.THROTTLED:
                 self.on_refused()
 

@@ -12,7 +12,7 @@ lost shows when the leader compares its claims with those of `claims`.
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from nanonets_proxy.admission.fleet.homes.claim import OwnClaim
 from nanonets_proxy.admission.fleet.timers import TICK_S
@@ -21,6 +21,11 @@ from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason
 
 Message: TypeAlias = dict[str, Any]
+
+_STALE_S: Final = 1.0
+"""A later grant is not used: the leader may have forgotten this replica, and count it as used long ago."""
+_LATE_S: Final = 0.005
+"""A smaller delay between the grant and the request is like a difference of travel times to the upstream."""
 
 
 class RemoteHome:
@@ -142,9 +147,16 @@ class RemoteHome:
                 self._send({"t": "end", "n": number, "how": Outcome.UNUSED.value})
             return
         if what == "grant":
+            now_s = self._loop.time()
+            late_s = now_s - message["sent_at_s"]
+            if late_s > _STALE_S:
+                self.enter(claim, now_s)
+                return
             claim.report_in_s = None if (report_in_s := message.get("report_in")) is None else float(report_in_s)
-            claim.granted(self._loop.time())
+            claim.granted(now_s)
             self._report_later(claim)
+            if claim.is_granted and late_s > _LATE_S:
+                self._send({"t": "sent", "n": number})
         else:
             reason, position = Reason(message["reason"]), message.get("position")
             claim.rejected(rejection_error(reason, float(message["retry"]), claim.cost, position))

@@ -30,6 +30,14 @@ def await_report(limit: Limit, serial: int, patience_s: float) -> float | None:
     return slow_start.timeout_s
 
 
+def sent(limit: Limit, serial: int, granted_at_s: float, sent_at_s: float, cost: float) -> None:
+    """Notes that another gate's request was not sent at the time of its grant."""
+    limit.estimate.window.move(granted_at_s, cost, sent_at_s)
+    limit.last_grant_s = max(limit.last_grant_s, sent_at_s)
+    if serial in limit.slow_start.unconfirmed:
+        limit.slow_start.postpone_timeout(serial, sent_at_s - granted_at_s)
+
+
 def reported(limit: Limit, serial: int, now: float) -> None:
     """Notes that no response had come in time: a 429 would have. Ignores a grant that is not unconfirmed."""
     if serial in limit.slow_start.unconfirmed:

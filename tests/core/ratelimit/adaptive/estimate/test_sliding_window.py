@@ -42,6 +42,33 @@ def test_the_grant_that_must_end_first_depends_on_the_cost_of_the_refused_reques
     assert found == [1.0, 11.0, 12.0, 12.0]
 
 
+def test_a_grant_moves_to_the_instant_at_which_its_request_was_sent() -> None:
+    window = SlidingWindow()
+    window.set(5, 10.0)
+    for at_s in (1.0, 2.0, 3.0):
+        window.add(at_s)
+    window.move(1.0, 1, 2.5)
+    window.move(9.0, 1, 9.5)  # there is no such grant
+    assert window.grants_since(0.0) == [(2.0, 1), (2.5, 1), (3.0, 1)]
+    assert window.used(12.2) == 2
+
+
+def test_a_grant_that_no_longer_counts_counts_again_once_its_request_was_sent_late() -> None:
+    window = SlidingWindow()
+    window.set(5, 10.0)
+    for at_s in (1.0, 1.5, 3.0):
+        window.add(at_s)
+    assert window.used(12.0) == 1
+    window.move(1.0, 1, 1.2)
+    assert window.used(12.0) == 1
+    window.move(1.5, 1, 4.0)
+    assert window.used(12.9) == 2
+    assert window.grants_since(0.0) == [(1.2, 1), (3.0, 1), (4.0, 1)]
+    assert window.used(20.0) == 0
+    window.move(4.0, 1, 4.5)  # none counts
+    assert window.grants_since(3.5) == [(4.5, 1)]
+
+
 def test_a_cost_can_be_corrected() -> None:
     window = SlidingWindow()
     window.set(10, 10.0)

@@ -70,6 +70,18 @@ class SlidingWindow:
             if log is self._recent:
                 self._used -= cost
 
+    def move(self, granted_s: float, cost: float, sent_s: float) -> None:
+        """Moves one grant of this instant and cost to the instant at which its request was sent."""
+        log, index = self._find(granted_s, cost)
+        if index is None:
+            return
+        del log[index]
+        recent = self._recent
+        if log is not recent and recent and recent[0][0] < sent_s:  # younger than a request that counts
+            self._used += cost
+            log = recent
+        log.insert(bisect_left(log, (sent_s,)), (sent_s, cost))
+
     def change_cost(self, granted_s: float, cost: float, true_cost: float) -> None:
         """Corrects the cost of one grant of this instant and cost."""
         self.granted_units += true_cost - cost

@@ -1,0 +1,119 @@
+"""Messages that arrive late, and processes that stand still. The leader times each event by when it happened."""
+
+import asyncio
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleet.faults import BUSY, FAULTS, LEARNING_AT_S, Busy, be_busy, run
+from simulator.limiters import FixedWindow
+from support.gate.fleet_scene import FleetScene
+from support.gate.memory_bus import MemoryRedis
+from support.gate.virtual_loop import run_virtually
+
+TOLERANCE_S = 0.007
+"""Smaller delays are not told (5 ms), and the fastest message took 1 ms."""
+
+
+@pytest.mark.parametrize(
+    ("seed", "underway_s", "clocks_off_s"), [(1, 0.0, 1e5), (3, 0.03, -1e5), (4, 0.1, 7.0), (6, 0.04, 0.0)]
+)
+def test_the_leader_knows_when_each_request_was_sent(seed: int, underway_s: float, clocks_off_s: float) -> None:
+    """Messages take up to 100 ms, and each replica stands still for 60 ms now and then."""
+
+    async def main() -> None:
+        redis = MemoryRedis(chance=random.Random(seed), delay_s=0.001)
+        scene = FleetScene(3, None, seed=seed, clocks_off_s=clocks_off_s, redis=redis)
+        await scene.start()
+        for number in range(3):
+            scene.callers(number, 3, f"r{number}c")
+        await asyncio.sleep(1.0)
+        redis.jitter_s = underway_s
+        scene.tasks.append(scene.loop.create_task(be_busy(scene, BUSY, scene.random)))
+        await asyncio.sleep(3.0)
+        leader, until_s = scene.leader, scene.loop.time() - 1.0
+        assert leader >= 0
+        (scope,) = scene.replicas[leader].gate().scopes
+        known_s = [at_s - leader * clocks_off_s for at_s, _ in scope.limit.estimate.window.grants_since(-math.inf)]
+        for sent_s, _ in scene.counts.sent:
+            if until_s - 1.5 < sent_s < until_s:
+                assert any(abs(each_s - sent_s) < TOLERANCE_S for each_s in known_s)
+        await scene.stop()
+
+    run_virtually(main())
+
+
+def test_a_429_that_the_leader_hears_late_does_not_close_the_scope_for_longer() -> None:
+    async def main() -> None:
+        scene = FleetScene(2, FixedWindow(1, 10.0), whole_seconds=False)
+        await scene.start()
+        await asyncio.sleep(1.0)
+        leader, follower = scene.leader, 1 - scene.leader
+        tasks = [scene.loop.create_task(scene.request(follower, f"c{number}")) for number in range(2)]
+        await asyncio.sleep(0.015)
+        scene.processes[leader].stand_still(0.3)
+        await asyncio.sleep(1.0)
+        (scope,) = scene.replicas[leader].gate().scopes
+        begun_s = scene.counts.sent[0][0]
+        assert scene.counts.refused_at_s
+        assert begun_s + 9.98 < scope.limit.opens_at_s < begun_s + 10.04
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await scene.stop()
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("seed", [1, 31])
+def test_a_busy_fleet_learns_the_true_period(seed: int) -> None:
+    """Of windows of 40 in 4 s, it would take some for 5 s long: a grant arrives late, and so does its request."""
+    found = run(FAULTS["none"], LEARNING_AT_S[(seed - 1) % 9], seed=seed, busy=BUSY)
+    assert found.learned == pytest.approx(10.0)
+
+
+def test_a_fleet_keeps_the_true_period_once_redis_is_fast_again() -> None:
+    found = run(FAULTS["Redis: 20 ms slow for 20 s"], LEARNING_AT_S[4], seed=5)
+    assert found.learned == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize("when", [0, 1])
+def test_a_replica_that_stood_still_reads_its_messages_before_it_uses_its_share(when: int) -> None:
+    """Its request beside those of the leader would be refused, and teach 5 s instead of 4 s."""
+    found = run(FAULTS["follower: SIGSTOP for 20 s"], LEARNING_AT_S[when], seed=when + 1)
+    assert found.learned == pytest.approx(10.0)
+    assert found.refused <= 9
+
+
+def test_a_grant_that_is_a_second_old_is_not_used() -> None:
+    """The leader may count it as used since the grant, and the next period may have begun."""
+
+    async def main() -> None:
+        scene = FleetScene(2, None)
+        await scene.start()
+        await asyncio.sleep(1.0)
+        follower = 1 - scene.leader
+        task = scene.loop.create_task(scene.request(follower, "c"))
+        await asyncio.sleep(0.0005)  # its question is on its way
+        scene.processes[follower].stand_still(5.0)
+        began_s = scene.loop.time()
+        await asyncio.sleep(6.0)
+        assert task.done()
+        (scope,) = scene.replicas[scene.leader].gate().scopes
+        # The first grant counts as used, since the leader took the follower for dead.
+        assert len(scope.limit.estimate.window.grants_since(began_s + 4.9)) == 1
+        await scene.stop()
+
+    run_virtually(main())
+
+
+@settings(max_examples=4, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_late_messages_change_nothing_of_what_is_learned(seed: int) -> None:
+    """Each replica stands still for up to 300 ms. The leader learns what one proxy on its own learns."""
+    fleet = run(FAULTS["none"], 1.0, seed=seed, busy=Busy(0.8, 0.06, most_s=0.3), after_s=20.0)
+    alone = run(FAULTS["none"], 1.0, seed=seed, replicas=1, after_s=20.0)
+    assert fleet.learned == pytest.approx(alone.learned, rel=0.05)
