@@ -2,24 +2,21 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from nanonets_proxy.admission.admission import Admission
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.core.coalescing.groups import Groups
 from nanonets_proxy.core.http.request_head import RequestHead
 from nanonets_proxy.core.http.retry import Retries
-from nanonets_proxy.core.http.trace_context import TraceContext
-from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.keys.key_records import KeyHistory, KeyUse
 from nanonets_proxy.core.net.addresses import Origin
 from nanonets_proxy.core.ratelimit.scopes.page_costs import PageCosts
 from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeTable
 from nanonets_proxy.core.ratelimit.tickets import Ticket
-from nanonets_proxy.errors import RateLimited
 from nanonets_proxy.request.access_record import AccessRecord
 from nanonets_proxy.request.authorizer import Authorizer
-from nanonets_proxy.request.keys import KeyProvider
+from nanonets_proxy.request.ports import AttemptNotes, JobSteps, JobTaker, KeyProvider, Sharing, Tracer
 from nanonets_proxy.request.received import Received
 from nanonets_proxy.request.response.last_refusals import LastRefusal
 from nanonets_proxy.request.response.relay import RelayedResponse
@@ -37,42 +34,6 @@ from nanonets_proxy.upstream.response_head import ResponseHead
 
 _MOST_TARGET_CHARS: Final = 512
 """The keyring remembers targets: longer ones with the same beginning count as one."""
-
-
-class JobSteps(Protocol):
-    """A durable job that is forwarded: records each step before it counts."""
-
-    def waits_on(self, error: RateLimited) -> bool:
-        """Returns whether the job waits on, instead of ending with the upstream's latest 429."""
-
-    async def begin(self) -> None:
-        """Records that the request is being sent, before its first byte is."""
-
-    def send_again(self) -> None:
-        """Records that the request was not executed, and waits to be sent again."""
-
-
-class JobTaker(Protocol):
-    """Takes the requests that concern durable jobs (docs/jobs.md); `jobs/endpoint.py` implements it."""
-
-    def owns(self, target: str) -> bool:
-        """Returns whether a target belongs to the jobs instead of the upstream."""
-
-    async def take(self, context: "RequestContext") -> bool:
-        """Responds to a request about jobs, or for a job. Returns False for a request that is to be forwarded.
-
-        Raises a ProxyError or ConnectionError.
-        """
-
-
-class Tracer(Protocol):
-    """Decides which requests are sampled, and exports their spans."""
-
-    def samples(self, trace: TraceContext | None) -> bool:
-        """Returns whether a request is sampled; `trace` is the caller's."""
-
-    def observe(self, request: AccessRecord) -> None:
-        """Takes the record of a sampled request, once it is finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +66,6 @@ class Services:
     ledger: Ledger | None = None
     jobs: JobTaker | None = None
     """None: callers wait for their responses."""
-
-
-class AttemptNotes(Protocol):
-    """Notes the attempts of a request in the usage ledger."""
-
-    status: int
-    """The status of the current attempt's response; 0: none has come."""
-
-    def begin(self) -> None: ...
-    def end(self) -> None: ...
 
 
 class UploadPlace:
@@ -153,30 +104,6 @@ class Kept401:
     def as_received(self) -> Received:
         """Returns it as a response that has just arrived, and whose connection is released already."""
         return Received(self, self.head, body_start=self.body)  # type: ignore[arg-type]  # a whole body needs no more
-
-
-class Sharing(Protocol):
-    """What a request has to do with identical ones, or with GETs of what it writes (`coalescing/`)."""
-
-    @property
-    def concerns_others(self) -> object:
-        """False, or empty, while it concerns no other request. Then the methods need not be called."""
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether other callers wait for the response."""
-
-    def begin_attempt(self, context: "RequestContext", key: ApiKey) -> None:
-        """Notes that the request is being sent with a key. May replace the context's `head`."""
-
-    async def receive(self, context: "RequestContext", received: Received) -> Received:
-        """Takes note of the response before it is relayed. Returns it with the part of its body that was read.
-
-        May return another response in place of a 304.
-        """
-
-    def end_attempt(self, context: "RequestContext") -> None:
-        """Notes that an attempt has ended, with or without a response."""
 
 
 @dataclass(slots=True)

@@ -9,7 +9,8 @@ from nanonets_proxy.app.environment.gate_view import GateView
 from nanonets_proxy.core.jobs.lifecycle import JobState
 from nanonets_proxy.core.status.document import JobsStatus, Usage
 from nanonets_proxy.request.authorizer import Authorizer
-from nanonets_proxy.request.context import JobTaker, Services
+from nanonets_proxy.request.context import Services
+from nanonets_proxy.request.ports import JobTaker
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.metrics import Metrics
 from nanonets_proxy.telemetry.scrape.job_metrics import JobCounts, JobMetrics
