@@ -6,7 +6,7 @@ import math
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Rejection, Ticket, TicketState, Verdicts
 from simulator.limiters import Limiter
 
-MAX_IN_FLIGHT = 256
+MAX_IN_FLIGHT = 512  # the default of `pool_size`
 
 
 class Baseline:

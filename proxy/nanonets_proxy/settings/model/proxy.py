@@ -86,7 +86,7 @@ class Settings(JobSettings, FleetSettings, AccessSettings, ListenerSettings, Key
         120.0, description="Maximum time without a byte in either direction during a request or response."
     )
     pool_size: Annotated[int, Count(1, 16384), Metavar("NUMBER")] = Field(
-        256, description="Maximum connections to the upstream, and therefore maximum requests in flight."
+        512, description="Maximum connections to the upstream, and therefore maximum requests in flight."
     )
     pool_per_caller: Switch = Field(
         default=False,
