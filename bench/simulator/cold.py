@@ -92,8 +92,8 @@ def _concurrency(limit: int, conditions: Conditions) -> Kind:
 
 
 KINDS = (
-    *(_fixed(n, w) for n, w in ((20, 1.0), (40, 2.0), (20, 10.0), (60, 5.0), (150, 10.0), (20, 60.0))),
-    *(_aligned(n, w) for n, w in ((20, 1.0), (40, 2.0), (20, 10.0), (60, 5.0), (150, 10.0), (20, 60.0))),
+    *(_fixed(n, w) for n, w in ((20, 1.0), (40, 2.0), (25, 2.5), (20, 10.0), (60, 5.0), (150, 10.0), (20, 60.0))),
+    *(_aligned(n, w) for n, w in ((20, 1.0), (40, 2.0), (25, 2.5), (20, 10.0), (60, 5.0), (150, 10.0), (20, 60.0))),
     *(_sliding(n, w) for n, w in ((20, 1.0), (40, 2.0), (20, 10.0), (60, 5.0), (150, 10.0))),
     *(_bucket(n, r) for n, r in ((20, 2.0), (20, 20.0), (100, 10.0))),
     *(_gcra(r) for r in (2.0, 10.0, 20.0)),
@@ -160,7 +160,7 @@ def phase_rows() -> list[list[str]]:
     """Returns the table of jobs of 100 requests that meet windows on the clock at each of `PHASES` instants."""
     styles = STYLES[:4]
     rows = [[f"job of 100, mean (worst) of {PHASES} phases", *(style for style, _ in styles)]]
-    for count, period_s in ((20, 1.0), (40, 2.0), (60, 5.0)):
+    for count, period_s in ((20, 1.0), (40, 2.0), (25, 2.5), (60, 5.0)):
         cells = [at_phase(count, period_s, 0).name]
         for _, hint in styles:
             shares = [job(at_phase(count, period_s, phase), hint, 100, phase + 1).share for phase in range(PHASES)]

@@ -33,7 +33,7 @@ class GatePolicy:
     backoff_jitter: float = 0.25
     """Up to this share is added to each backoff, so that proxies on one account do not probe together."""
     acceptance_timeout_min_s: float = 0.05
-    acceptance_timeout_first_s: float = 0.05
+    acceptance_timeout_first_s: float = 0.045
     """The acceptance timeout until a first 429 shows how long a 429 takes."""
     acceptance_timeout_max_s: float = 30.0
 

@@ -4,7 +4,7 @@ from statistics import fmean
 
 import pytest
 
-from simulator.cold import KINDS, PHASES, Kind, at_phase, job
+from simulator.cold import KINDS, PHASES, Kind, at_phase, free_rows, job
 from simulator.hints import HintStyle, constant, exact, garbage, none, whole_seconds
 from simulator.limiters import Penalty
 
@@ -29,6 +29,12 @@ def test_a_rounded_hint_leaves_little_to_wait_at_any_phase_of_a_window() -> None
     shares = [share(at_phase(40, 2.0, phase), whole_seconds, seed=phase + 1) for phase in range(PHASES)]
     assert fmean(shares) <= 1.08
     assert max(shares) <= 1.15
+
+
+def test_an_exact_hint_leaves_little_to_wait_at_any_phase_of_a_window() -> None:
+    shares = [share(at_phase(60, 5.0, phase), exact, seed=phase + 1) for phase in range(PHASES)]
+    assert fmean(shares) <= 1.08
+    assert max(shares) <= 1.4
 
 
 @pytest.mark.parametrize("hint", [none, garbage], ids=lambda hint: hint.__name__)
@@ -61,3 +67,8 @@ def test_an_early_try_that_a_bucket_accepts_is_no_new_period(name: str) -> None:
 def test_a_restarted_period_of_a_second_outlasts_the_early_tries(count: int) -> None:
     """Each early try restarts the period, so the gate gives the tries up after one period."""
     assert share(Kind("penalty 20/1s", lambda _: Penalty(20, 1.0), 1.0, 1.5), whole_seconds, count) <= 1.7
+
+
+def test_without_a_limit_the_slow_start_takes_less_than_150_ms_and_the_next_job_does_not_wait() -> None:
+    for name, _, _, p99, warm in free_rows(1)[1:]:
+        assert (float(p99.removesuffix(" ms")) < 150, warm) == (True, "0 ms"), name

@@ -18,6 +18,9 @@ the requests after it are refused, no period ended, as with a token bucket: the 
 other recovery probes in a row are refused after an early end, the next hints are taken literally. So upstreams that
 restart a period at each refusal delay the first requests by one period at most.
 
+If the first closure has a hint, more requests follow its accepted probe, once: as many as a cold start may send,
+less those that were refused. A token bucket refuses most of them.
+
 Without hints, the first closure is no longer than a known period. After a refused limit probe, the second refused
 recovery probe may be the sign of an upstream that restarts its period at each refusal. So the scope stays closed
 for the whole known period, and keeps it if the next probe is accepted.
@@ -79,6 +82,7 @@ class ClosureTimer:
         "_opened_early",
         "_policy",
         "_proven",
+        "_refusals_left",
         "_refused_recoveries",
         "closure",
         "hinted_end_s",
@@ -97,6 +101,7 @@ class ClosureTimer:
         self._last_unhinted: Closure | None = None
         self._of_burst = False  # whether a burst met the limit
         self._proven: Belief | None = None  # before a limit probe was refused without a hint
+        self._refusals_left = policy.initial_unconfirmed  # of those that the first meeting with the limit may cost
         self._refused_recoveries = 0  # one after the other
         self._expected_end_s: float | None = None
         """When the early tries expect the end of a period that began with the first request; None: no tries."""
@@ -226,6 +231,8 @@ class ClosureTimer:
     def learn(self, estimate: LimitEstimate, now: float) -> None:
         """Draws the lesson of the closure, once the outcome of each request from before it is known."""
         if self.closure is not None:
+            is_first = self.closure.hinted and (not estimate.known or self.closure.kind is _RECOVERY_PROBE)
+            self._refusals_left = max(0, self._refusals_left - self.closure.refused) if is_first else 0
             if self._first_refused_s is None:
                 self._first_refused_s = self.closure.granted_at_s
                 self._is_unfounded = not estimate.known or (self._is_unfounded and not estimate.proven)
@@ -252,6 +259,7 @@ class ClosureTimer:
         After closures without hints, the period ended between the last refused probe and this one.
         """
         self._backoff_s = self._policy.backoff_first_s
+        self.room_after_probe, self._refusals_left = max(self.room_after_probe, self._refusals_left), 0
         if self._opened_early:
             self._early_refusals = 0
         expected_s, self._expected_end_s = self._expected_end_s, None

@@ -18,10 +18,15 @@ The lesson is drawn once per closure, when the outcome of each earlier request i
 Each length is corrected to the likely one (`likely_period.py`), since hints are rounded up.
 """
 
+import math
 from itertools import takewhile
 
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
-from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import likely_period_s, usual_periods_s
+from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import (
+    likely_period_s,
+    rounding_s,
+    usual_periods_s,
+)
 from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.estimate.period_end import period_start_s
 from nanonets_proxy.core.ratelimit.adaptive.estimate.period_fit import PeriodEnd
@@ -126,7 +131,7 @@ def _learn_window(estimate: LimitEstimate, closure: Closure, ends_at_s: float, n
     if closure.names_period:
         if admitted := window.granted_since(closure.granted_at_s - closure.closed_s):
             estimate.learn_window(admitted, closure.closed_s, closure, now)
-            estimate.concurrency.suspect(closure, admitted)
+            _suspect_concurrency(estimate, closure, admitted, now)
         return
     first_s = window.run_start_s(closure.max_gap_s, closure.granted_at_s)
     if first_s is None:
@@ -137,7 +142,17 @@ def _learn_window(estimate: LimitEstimate, closure: Closure, ends_at_s: float, n
         period_s = min(period_s, _MAX_FIRST_PERIOD * closure.closed_s)
     count = max(1, window.granted_since(first_s + likely_s - period_s))
     estimate.learn_window(count, period_s, closure, now)
-    estimate.concurrency.suspect(closure, count)
+    _suspect_concurrency(estimate, closure, count, now)
+
+
+def _suspect_concurrency(estimate: LimitEstimate, closure: Closure, admitted: float, now: float) -> None:
+    """Suspects a concurrency limit after the first refusal.
+
+    With a hint in whole seconds, only a limit probe tells it from a window. So the first one may go at once.
+    """
+    estimate.concurrency.suspect(closure, admitted)
+    if estimate.concurrency.limit < math.inf and rounding_s(closure.closed_s):
+        estimate.window_probes.due_at_s = now
 
 
 def _burst_period_s(window: SlidingWindow, closure: Closure, first_s: float, likely_s: float) -> float:
