@@ -50,6 +50,35 @@ def test_an_estimate_survives_a_restart() -> None:
     assert after.gate.scopes.snapshots(after.now)[0].count == before.gate.scopes.snapshots(before.now)[0].count
 
 
+def test_what_was_refused_is_not_tried_again_at_once_after_a_restart() -> None:
+    """Without them, the next probe would ask for a shorter period, or for half as many requests more."""
+    known = ScopeSnapshot(
+        scope="account",
+        count=40,
+        period_s=4.0,
+        proven=40,
+        concurrency_limit=None,
+        used=0,
+        newest_age_s=0.0,
+        opens_in_s=0.0,
+        pause_periods=8.0,
+        probe_refusals=2,
+        probe_step=0.25,
+        refused_period_s=3.6,
+        latest_hint_s=4.0,
+    )
+    document = json.loads(json.dumps(dump([known], UPSTREAM, 5000.0)))
+    assert load(document, UPSTREAM, 5000.0)[0] == [known]
+    after = GateScene()
+    after.gate.scopes.restore([known], after.now, 0.0)
+    estimate = after.gate.scopes.by_name["account"].limit.estimate
+    assert estimate.prefers_count_probe
+    assert estimate.window_probes.shorter_period_s(4.0) > 3.6
+    (snapshot,) = after.gate.scopes.snapshots(after.now)
+    assert (snapshot.probe_refusals, snapshot.probe_step, snapshot.refused_period_s) == (2, 0.25, 3.6)
+    assert snapshot.latest_hint_s == 4.0
+
+
 def test_a_scope_that_opened_during_a_restart_is_open_and_a_static_limit_bounds_it() -> None:
     before = learned_scene()
     snapshots, away_s = load(dump(before.gate.scopes.snapshots(before.now), UPSTREAM, 5000.0), UPSTREAM, 5100.0)

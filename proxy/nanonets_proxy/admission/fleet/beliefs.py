@@ -157,7 +157,10 @@ class ToTell:
     def take(self, now_s: float) -> tuple[Document, Document | None]:
         """Returns what has changed since the last call, and what Redis must keep; None: nothing new."""
         known = list(filter(_is_known, self._gate.scopes.snapshots(now_s)))[:MAX_SCOPES]
-        key = [(s.scope, s.count, s.period_s, s.proven, s.concurrency_limit, s.opens_in_s > 0) for s in known]
+        key = [
+            (s.scope, s.count, s.period_s, s.proven, s.concurrency_limit, s.probe_refusals, s.opens_in_s > 0)
+            for s in known
+        ]
         told: Document = {}
         has_changed, self._told = key != self._told, key
         if has_changed:

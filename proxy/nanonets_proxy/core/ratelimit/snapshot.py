@@ -42,8 +42,16 @@ class ScopeSnapshot:
     """How many periods the next pause between two probes for a higher limit lasts."""
     probe_in_s: float = 0.0
     """When the next such probe is due."""
+    probe_refusals: int = 0
+    """How many such probes were refused."""
+    probe_step: float = 1.0
+    """How large the next step to a shorter period is; halved by each refusal."""
+    refused_period_s: float = 0.0
+    """A period this short was refused; 0: none was."""
     hints_are_exact: bool = False
     """Whether hints have named the true end of a period."""
+    latest_hint_s: float = 0.0
+    """The hint of the latest refusal; 0 if it had none."""
     refusal_delay_s: float = 0.0
     """How long a 429 usually takes: requests count for a little longer than the period. 0: unknown."""
     grants: tuple[tuple[float, float], ...] = ()
@@ -99,7 +107,11 @@ def _to_document(snapshot: ScopeSnapshot) -> dict[str, Any]:
         "opens_in_s": snapshot.opens_in_s,
         "pause_periods": snapshot.pause_periods,
         "probe_in_s": snapshot.probe_in_s,
+        "probe_refusals": snapshot.probe_refusals,
+        "probe_step": snapshot.probe_step,
+        "refused_period_s": snapshot.refused_period_s,
         "hints_are_exact": snapshot.hints_are_exact,
+        "latest_hint_s": snapshot.latest_hint_s,
         "refusal_delay_s": snapshot.refusal_delay_s,
     }
 
@@ -122,7 +134,11 @@ def _from_document(document: object) -> ScopeSnapshot:
         opens_in_s=opens_in_s,
         pause_periods=_number(_ABSENT | document, "pause_periods", 1, _MAX_COUNT),
         probe_in_s=_number(_ABSENT | document, "probe_in_s", 0, _MAX_PERIOD_S),
+        probe_refusals=int(_number(_ABSENT | document, "probe_refusals", 0, _MAX_COUNT)),
+        probe_step=_number(_ABSENT | document, "probe_step", 0, _MAX_COUNT),
+        refused_period_s=_number(_ABSENT | document, "refused_period_s", 0, _MAX_PERIOD_S),
         hints_are_exact=document.get("hints_are_exact") is True,
+        latest_hint_s=_number(_ABSENT | document, "latest_hint_s", 0, MAX_HINT_S),
         refusal_delay_s=_number(_ABSENT | document, "refusal_delay_s", 0, _MAX_PERIOD_S),
         grants=_grants(document),
     )
@@ -145,6 +161,10 @@ def _grants(document: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
 _ABSENT = {
     "pause_periods": 1.0,
     "probe_in_s": 0.0,
+    "probe_refusals": 0,
+    "probe_step": 1.0,
+    "refused_period_s": 0.0,
+    "latest_hint_s": 0.0,
     "refusal_delay_s": 0.0,
 }  # the files of earlier releases lack them
 

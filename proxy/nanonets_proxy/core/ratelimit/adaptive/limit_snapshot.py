@@ -35,7 +35,11 @@ def take_snapshot(limit: Limit, scope: str, now: float) -> ScopeSnapshot | None:
         opens_in_s=opens_in_s,
         pause_periods=estimate.window_probes.pause_periods,
         probe_in_s=min(max(0.0, estimate.window_probes.due_at_s - now), MAX_HINT_S),
+        probe_refusals=estimate.window_probes.refusals,
+        probe_step=estimate.window_probes.step_size,
+        refused_period_s=estimate.window_probes.refused_period_s,
         hints_are_exact=estimate.hints.are_exact,
+        latest_hint_s=min(estimate.hints.latest_s, MAX_HINT_S),
         refusal_delay_s=estimate.refusal_delay_s,
         grants=_ages(grants, now) if all_count else (),
     )
@@ -70,8 +74,14 @@ def _restore_window(limit: Limit, snapshot: ScopeSnapshot, count: float, saved_a
     estimate.set_known(count, period_s, min(snapshot.proven, count))
     # Not at once: what the requests of the current period met is not known.
     probe_at_s = saved_at_s + max(snapshot.probe_in_s, period_s)
-    estimate.window_probes.restore(snapshot.pause_periods, probe_at_s)
-    estimate.hints.are_exact = snapshot.hints_are_exact
+    estimate.window_probes.restore(
+        snapshot.pause_periods,
+        probe_at_s,
+        snapshot.probe_refusals,
+        snapshot.probe_step,
+        snapshot.refused_period_s,
+    )
+    estimate.hints.are_exact, estimate.hints.latest_s = snapshot.hints_are_exact, snapshot.latest_hint_s
     estimate.concurrency.limit = (
         math.inf if snapshot.concurrency_limit is None else max(1.0, snapshot.concurrency_limit)
     )

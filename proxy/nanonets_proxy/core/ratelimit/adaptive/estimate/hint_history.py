@@ -18,14 +18,15 @@ _NAMES_FROM_S = 5.0  # a shorter hint is too often the rest of a period
 class HintHistory:
     """Compares the hints of successive closures."""
 
-    __slots__ = ("_end_s", "_latest_s", "_length_s", "_lengths_differ", "_refuted_s", "are_exact")
+    __slots__ = ("_end_s", "_length_s", "_lengths_differ", "_refuted_s", "are_exact", "latest_s")
 
     def __init__(self) -> None:
         self.are_exact = False
         """Whether the hints name the true end of a period."""
         self._length_s = 0.0  # of the latest hint; 0 if there was none
         self._lengths_differ = False
-        self._latest_s = 0.0  # of the latest refusal; 0 if it had none
+        self.latest_s = 0.0
+        """The length of the hint of the latest refusal; 0 if it had none."""
         self._refuted_s: float | None = None  # the length of the latest refuted hint
         self._end_s = -math.inf
 
@@ -34,16 +35,16 @@ class HintHistory:
 
         `after_previous` says whether a true hint could not be the same again when this request was sent.
         """
-        refutes = after_previous and 0 < hint_s == self._latest_s and hint_s != self._refuted_s
+        refutes = after_previous and 0 < hint_s == self.latest_s and hint_s != self._refuted_s
         if refutes:
             self._refuted_s = hint_s
-        self._latest_s = hint_s
+        self.latest_s = hint_s
         return refutes
 
     @property
     def last_was_given(self) -> bool:
         """Whether the latest refusal had a hint, even a refuted one."""
-        return self._latest_s > 0
+        return self.latest_s > 0
 
     def is_refuted(self, hint_s: float | None) -> bool:
         """Returns whether hints of this length tell neither a period nor its end."""

@@ -28,13 +28,13 @@ class ProbeSchedule:
     __slots__ = (
         "_due_from",
         "_enough_from",
-        "_refused_period_s",
-        "_step_size",
         "_window",
         "due_at_s",
         "pause_periods",
         "refusals",
+        "refused_period_s",
         "searching",
+        "step_size",
     )
 
     def __init__(self, window: SlidingWindow, first_at_s: float = 0.0, *, searching: bool = False) -> None:
@@ -46,22 +46,24 @@ class ProbeSchedule:
         self.due_at_s = first_at_s
         self._due_from = 0.0  # number of grants
         self._enough_from = 0  # number of grants
-        self._step_size = 1.0  # exponent of _PERIOD_FACTOR
-        self._refused_period_s = 0.0
+        self.step_size = 1.0
+        """The exponent of `_PERIOD_FACTOR` in the next shorter period."""
+        self.refused_period_s = 0.0
+        """A period this short was refused; 0: none was."""
 
     def shorter_period_s(self, period_s: float) -> float:
         """Returns the next shorter period to try: at least its geometric mean with the refused period."""
         if self.searching:
             return period_s * _SEARCH_FACTOR
-        if self._refused_period_s * _NEAR_REFUSED < period_s:
+        if self.refused_period_s * _NEAR_REFUSED < period_s:
             return max(
-                period_s * math.pow(_PERIOD_FACTOR, self._step_size), math.sqrt(self._refused_period_s * period_s)
+                period_s * math.pow(_PERIOD_FACTOR, self.step_size), math.sqrt(self.refused_period_s * period_s)
             )
         return period_s * math.pow(_PERIOD_FACTOR, _MIN_STEP_SIZE)
 
     def period_refused(self, period_s: float) -> None:
         """Notes that a period this short was refused."""
-        self._refused_period_s = period_s
+        self.refused_period_s = period_s
 
     @property
     def enough_grants(self) -> bool:
@@ -83,7 +85,7 @@ class ProbeSchedule:
     def refused(self, now: float, period_s: float) -> None:
         """Notes a refused probe: doubles the pause and halves the step."""
         self.searching = False
-        self._step_size = max(_MIN_STEP_SIZE, self._step_size / 2)
+        self.step_size = max(_MIN_STEP_SIZE, self.step_size / 2)
         self._wait(now, period_s)
         least, most = _MAX_PAUSE_PERIODS
         self.pause_periods = min(2 * self.pause_periods, max(least, min(period_s / 2, most)))
@@ -93,13 +95,13 @@ class ProbeSchedule:
 
         Another client takes a changing share of the quota, so the next period may admit more again.
         """
-        self._step_size = max(_MIN_STEP_SIZE, self._step_size / 2)
+        self.step_size = max(_MIN_STEP_SIZE, self.step_size / 2)
         self.pause_periods = max(1.0, self.pause_periods / 2)
         self._wait(now, period_s)
 
     def raise_held(self, now: float, period_s: float) -> None:
         """Notes that the raised estimate held for a period: halves the pause and doubles the step."""
-        self._step_size = min(_MAX_STEP_SIZE, 2 * self._step_size)
+        self.step_size = min(_MAX_STEP_SIZE, 2 * self.step_size)
         self.pause_periods = max(1.0, self.pause_periods / 2)
         self.due_at_s = now + period_s
         self._due_from = 0.0
@@ -107,14 +109,19 @@ class ProbeSchedule:
     def limit_changed(self, now: float, period_s: float) -> None:
         """Forgets earlier refusals: the limit has changed, so they say nothing about it."""
         self.pause_periods = 1.0
-        self._refused_period_s = 0.0
+        self.refused_period_s = 0.0
         self.due_at_s = now + period_s
         self._due_from = 0.0
 
-    def restore(self, pause_periods: float, due_at_s: float) -> None:
-        """Continues the schedule of another process: its pause, and the instant of its next probe."""
+    def restore(
+        self, pause_periods: float, due_at_s: float, refusals: int, step_size: float, refused_period_s: float
+    ) -> None:
+        """Continues the schedule of another process."""
         self.pause_periods = pause_periods
         self.due_at_s = due_at_s
+        self.refusals = refusals
+        self.step_size = max(_MIN_STEP_SIZE, min(_MAX_STEP_SIZE, step_size))
+        self.refused_period_s = refused_period_s
 
     def _wait(self, now: float, period_s: float) -> None:
         self.refusals += 1
