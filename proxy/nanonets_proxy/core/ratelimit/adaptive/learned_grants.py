@@ -111,7 +111,7 @@ class LearnedGrants:
             case GrantKind.PERIOD_PROBE:
                 estimate.shorten_period(now)
             case GrantKind.CONCURRENCY_PROBE:
-                estimate.concurrency.limit += 1
+                estimate.concurrency.probe_accepted()
 
     def count_probe_refused(self, cost: float, now: float) -> None:
         """Notes the cost of a refused count probe. The window no longer has it."""
