@@ -24,12 +24,12 @@ from typing import Any, Final
 
 from nanonets_proxy.core.ratelimit.adaptive.announced_quota import AnnouncedQuota
 from nanonets_proxy.core.ratelimit.adaptive.closure_timer import ClosureTimer
-from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief
+from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief, ProvenWindow
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.estimate.concurrency_estimate import ConcurrencyEstimate
 from nanonets_proxy.core.ratelimit.adaptive.estimate.hint_history import HintHistory
 from nanonets_proxy.core.ratelimit.adaptive.estimate.interval_fit import IntervalFit
-from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import LimitEstimate, ProvenWindow
+from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.estimate.period_fit import Candidate, PeriodFit
 from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import ProbeSchedule
 from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import SlidingWindow

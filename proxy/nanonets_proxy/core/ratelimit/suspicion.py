@@ -29,7 +29,8 @@ queue for as long as the hint says, the next time for twice as long, and then re
   such a ticket waits. The next probe after a refused probe is chosen in the same way, and so is each probe in the
   ten minutes after an own refusal.
 - While no limit is known and few refusals are in doubt, the scope goes on granting.
-- For ten minutes after an own refusal, two substitutes in a row must be refused to close the scope.
+- For ten minutes after an own refusal, two substitutes in a row must be refused to close the scope. This does not
+  hold if the quota varies: then a request that is refused beside others only has more pages.
 - A lesson is undone if each refusal that led to it was its ticket's own, unless another one had a later lesson.
 - A ticket with three refusals, of which two were certainly its own, ends: its caller gets the upstream's response.
   A refusal without a hint is never certain, since the limit may have had room again for the substitute. Its ticket
@@ -167,7 +168,7 @@ class Suspicion:
         if ticket is self._substitute:
             self._refused_substitutes += 1
             self._forget_substitute()
-        expects_own = now < self.expected_until_s
+        expects_own = now < self.expected_until_s and not limit.estimate.quota_varies
         enough_refused = self._refused_substitutes >= (2 if expects_own else 1)
         # A probe before the end of its hint may be refused several times, and so may one after no hint at all.
         is_timed = hint_s is not None and ticket.granted_at_s >= limit.timer.hinted_end_s

@@ -183,6 +183,30 @@ def test_the_next_probe_comes_soon_if_the_quota_varies() -> None:
     assert estimate.window_probes.pause_periods == 4
 
 
+@pytest.mark.parametrize(("period_s", "at_once"), [(10.0, 1), (0.5, 3)])
+def test_unproven_requests_of_a_varying_quota_go_one_by_one_if_there_is_time(period_s: float, at_once: int) -> None:
+    scene = Scene()
+    estimate = scene.limit.estimate
+    estimate.set_known(10, period_s, 7)
+    estimate.note_admitted(10, 7)
+    estimate.refusal_delay_s = 0.1
+    scene.limit.slow_start.restart(5)
+    assert len(scene.go(0.0)) == 7 + at_once
+
+
+def test_without_a_hint_a_varying_quota_opens_when_its_oldest_request_leaves_the_window() -> None:
+    scene = Scene()
+    estimate = scene.limit.estimate
+    estimate.note_admitted(10, 7)
+    estimate.window_probes.delay(math.inf)
+    first, *_ = scene.go(0.0)
+    scene.limit.served(first, 0.1)
+    refused = granted_later = scene.limit.estimate.window.granted
+    scene.settle(refused, Outcome.THROTTLED, 0.1)
+    assert granted_later == 10
+    assert scene.limit.opens_at_s == 10.0
+
+
 def test_slow_start_ends_once_it_allows_more_than_max_in_flight() -> None:
     limit = Limit(GatePolicy(max_in_flight=100, max_waiting=1), lambda: 0.0)
     kinds = []

@@ -14,12 +14,15 @@ def test_with_stated_pages_hardly_any_is_lost(count: int, period_s: float, slidi
     assert result.goodput >= 0.95
 
 
-@pytest.mark.parametrize(
-    ("count", "period_s", "sliding"), [(60, 10.0, False), (200, 10.0, False), (100, 60.0, False), (100, 60.0, True)]
-)
-def test_with_unknown_pages_most_are_used(count: int, period_s: float, sliding: bool) -> None:
-    result = run_pages(lambda: PageLimiter(count, period_s, sliding=sliding), exact, 1, stated=False)
-    assert result.goodput >= 0.85
+@pytest.mark.parametrize("hint", [exact, whole_seconds], ids=["exact", "whole seconds"])
+@pytest.mark.parametrize("sliding", [False, True], ids=["fixed", "sliding"])
+@pytest.mark.parametrize(("count", "period_s"), [(20, 10.0), (60, 10.0), (200, 10.0), (100, 60.0)])
+def test_with_unknown_pages_most_are_used_and_refusals_stay_few(
+    count: int, period_s: float, sliding: bool, hint: HintStyle
+) -> None:
+    result = run_pages(lambda: PageLimiter(count, period_s, sliding=sliding), hint, 1, stated=False)
+    assert result.goodput >= 0.9
+    assert result.refused <= 0.45 * result.admitted
 
 
 def test_without_hints_stated_pages_are_not_lost_by_tests_of_the_limit() -> None:
@@ -28,7 +31,7 @@ def test_without_hints_stated_pages_are_not_lost_by_tests_of_the_limit() -> None
 
 
 @pytest.mark.parametrize("sliding", [False, True], ids=["fixed", "sliding"])
-@pytest.mark.parametrize("seed", [1, 4])
+@pytest.mark.parametrize("seed", [3, 4])
 def test_without_hints_a_period_that_admits_fewer_requests_is_not_taken_for_a_longer_one(
     sliding: bool, seed: int
 ) -> None:

@@ -1,6 +1,7 @@
 """The grants under an estimated limit: some go at once, some step by step, and some test the estimate.
 
-- The proven part of the window goes at once, and its unproven part as slow start allows.
+- The proven part of the window goes at once, and its unproven part as slow start allows; one by one if the quota
+  varies.
 - The first request of a period goes alone, and the others go once it is accepted. This ends when two such starts
   were accepted; a start that a hint timed does not count.
 - Limit probes exceed the estimate. They go one by one, when the probe schedule allows a probe and a request waits.
@@ -53,7 +54,8 @@ class LearnedGrants:
                 return _PERIOD_START if may_probe else None
             return _PROVEN
         if used + cost <= window.count:
-            return _UNPROVEN if slow_start.has_room(now) else None
+            has_room = may_probe if estimate.goes_one_by_one else slow_start.has_room(now)
+            return _UNPROVEN if has_room else None
         if not may_probe or window.count >= self._max_count:
             return None
         if not used:  # the request alone exceeds the estimate: only a trial can tell whether it fits the limit

@@ -58,22 +58,43 @@ def test_a_smaller_quota_than_the_proven_count_leaves_a_reserve() -> None:
 def test_where_periods_admit_now_more_and_now_fewer_the_count_is_the_most_of_the_latest() -> None:
     estimate = estimate_of(10, 10.0, [])
     counts = []
-    for period, admitted in enumerate((7, 9, 6, 8, 6, 6, 6, 6)):
+    for period, admitted in enumerate((7, 9, 6, 8, *(6,) * 8)):
         estimate.window.set(10, 10.0)
         estimate.lower_count(admitted, 10.0 * period)
         counts.append((estimate.window.count, estimate.proven, estimate.quota_varies))
-    varying = [(9, 7, True), (9, 6, True), (9, 6, True), (9, 6, True), (8, 6, True), (8, 6, True)]
-    assert counts == [(7, 7, False), *varying, (6, 6, False)]
+    assert counts == [(7, 7, False), (9, 7, True), *[(9, 6, True)] * 7, *[(8, 6, True)] * 2, (6, 6, False)]
 
 
 def test_a_varying_quota_is_probed_by_a_larger_count_even_if_the_count_is_small() -> None:
     estimate = estimate_of(3, 10.0, [])
     assert not estimate.prefers_count_probe
     estimate.lower_count(3, 10.0)
+    steady = estimate.belief
     estimate.lower_count(2, 20.0)
     assert estimate.prefers_count_probe
     estimate.restore(estimate.belief)
+    assert estimate.prefers_count_probe  # the quota still varies
+    estimate.restore(steady)
     assert not estimate.prefers_count_probe
+
+
+@pytest.mark.parametrize(("period_s", "varies"), [(1.0, False), (10.0, True)])
+def test_one_request_more_in_a_short_period_is_no_varying_quota(period_s: float, varies: bool) -> None:
+    estimate = estimate_of(3, period_s, [])
+    estimate.note_admitted(3, 2)
+    assert estimate.quota_varies == varies
+
+
+def test_a_varying_quota_is_probed_in_each_period_until_it_varies_no_longer() -> None:
+    estimate = estimate_of(10, 10.0, [])
+    estimate.note_admitted(9, 10)
+    for period in range(1, 10):
+        began_at_s = 10.0 * period
+        for _ in range(10):
+            estimate.window.add(began_at_s)
+        learn_from(estimate, closure(GrantKind.COUNT_PROBE, began_at_s + 1, 9.0), began_at_s + 10)
+        assert estimate.window_probes.due(began_at_s + 10) == (period < 7)
+    assert not estimate.quota_varies
 
 
 @pytest.mark.parametrize(("hint_s", "prefers_count"), [(5.0, True), (0.0, False)], ids=["refuted", "none"])

@@ -12,7 +12,7 @@ The lesson is drawn once per closure, when the outcome of each earlier request i
 | any, with as many in flight as allowed | not at a known period end | that number is the concurrency limit |
 | the recovery probe | twice in a row | the period lasts up to the end of the hint |
 | any other | just after a period that varies little, not in a burst | the period is longer by that much |
-| | the period admitted some requests | that number, or the most of the last four, is the count |
+| | the period admitted some requests | that number, or the most of the last eight, is the count |
 | | the period admitted none | the period is longer |
 
 Each length is corrected to the likely one (`likely_period.py`), since hints are rounded up.
@@ -168,8 +168,10 @@ def _burst_period_s(window: SlidingWindow, closure: Closure, first_s: float, lik
 def _undo_raise(estimate: LimitEstimate, closure: Closure, admitted: float, needed_s: float, now: float) -> None:
     """Undoes an unproven raise, and schedules the next probe."""
     window, before, probes = estimate.window, estimate.before_raise, estimate.window_probes
-    # Several raises of the count were accepted before this refusal.
-    quota_varies = (
+    if closure.kind is GrantKind.COUNT_PROBE and estimate.quota_varies:
+        estimate.note_admitted(min(admitted, window.count))
+    # It also varies if several raises of the count were accepted before this refusal.
+    quota_varies = estimate.quota_varies or (
         before is not None
         and closure.kind is not GrantKind.COUNT_PROBE
         and window.count >= before.count + 2

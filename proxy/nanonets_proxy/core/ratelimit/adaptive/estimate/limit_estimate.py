@@ -12,9 +12,8 @@ refused now.
 
 import math
 from collections import deque
-from dataclasses import dataclass
 
-from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief
+from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief, ProvenWindow
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.estimate.concurrency_estimate import ConcurrencyEstimate
 from nanonets_proxy.core.ratelimit.adaptive.estimate.hint_history import HintHistory
@@ -28,21 +27,13 @@ from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
 GUARD = 0.02
 """At most this share is added to a period, since travel times to the upstream differ."""
 
-_REMEMBERED_PERIODS = 4  # that admitted fewer requests than the count
+_REMEMBERED_PERIODS = 8  # where requests have several pages, a few in a row often admit the same number
 _RESERVE_KEPT = 0.75  # of the reserve, per period without a refusal
 _STARTS_TO_CONFIRM = 2  # a window aligned to the upstream's clock may forgive a period that is a little too short
 CHEAP_S = 2.0  # a refused limit probe may cost a closure this long at any time
 FIRST_PROBE_AFTER = 4  # periods, where a refused probe may cost a whole period
+_ONE_BY_ONE = 0.1  # of a period: more waiting would cost more than refusals
 _LATE = 0.9  # of a period: with hints of constant length, the refusal of a later probe would cost the next period
-
-
-@dataclass(frozen=True, slots=True)
-class ProvenWindow:
-    """The window that held before a raise."""
-
-    count: float
-    period_s: float
-    proven: float
 
 
 class LimitEstimate:
@@ -100,7 +91,8 @@ class LimitEstimate:
     @property
     def belief(self) -> Belief:
         window = self.window
-        return Belief(window.count, window.period_s, self.concurrency.limit, self.proven, self.reserve)
+        limit = self.concurrency.limit
+        return Belief(window.count, window.period_s, limit, self.proven, self.reserve, tuple(self._admitted))
 
     def restore(self, belief: Belief) -> None:
         """Returns to an earlier belief: the refusals since then did not concern the limit."""
@@ -110,7 +102,7 @@ class LimitEstimate:
         self.concurrency.limit = belief.concurrency_limit
         self.proven, self.reserve = belief.proven, belief.reserve
         self._admitted.clear()
-        self.quota_varies = False
+        self.note_admitted(*belief.admitted)
         self.before_raise = None
 
     def set_window(self, count: float, period_s: float) -> None:
@@ -163,6 +155,12 @@ class LimitEstimate:
         if not refusals and self.concurrency.limit < math.inf:
             return True
         return refusals % 16 != 4 if self.hints.last_was_given else refusals % 4 == 3
+
+    @property
+    def goes_one_by_one(self) -> bool:
+        """Whether unproven requests go one by one, so that a period of a varying quota refuses only one."""
+        longest_s = (self.window.count - self.proven) * self.refusal_delay_s
+        return self.quota_varies and longest_s <= _ONE_BY_ONE * self.window.period_s
 
     def count_probe_ready(self, now: float) -> bool:
         """Returns whether a count probe can go now, in the same period as all requests that count.
@@ -261,6 +259,13 @@ class LimitEstimate:
         self.set_window(count, belief.period_s)
         self.proven = min(belief.proven, count)
 
+    def note_admitted(self, *admitted: float) -> None:
+        """Notes what periods admitted until they refused a request. The quota varies if they differ."""
+        self._admitted.extend(admitted)
+        differ_by = max(self._admitted, default=0.0) - min(self._admitted, default=0.0)
+        # In a short period, a token that came back while the scope was closed looks like one more.
+        self.quota_varies = differ_by > (1 if self.window.period_s <= CHEAP_S else 0)
+
     def lower_count(self, admitted: float, now: float) -> None:
         """Notes a period that admitted fewer requests than the count.
 
@@ -269,12 +274,11 @@ class LimitEstimate:
         """
         if admitted < self.proven:
             self.reserve = min(admitted // 2, max(self.reserve, self.proven - admitted))
-        self._admitted.append(admitted)
+        self.note_admitted(admitted)
         least, most = min(self._admitted), max(self._admitted)
-        self.quota_varies = least < most
         self.set_window(min(most, self.window.count), self.window.period_s)
         self.proven = min(least, self.window.count)
-        self.window_probes.limit_changed(now, self.window.period_s)
+        self.window_probes.limit_changed(now if self.quota_varies else now + self.window.period_s)
         self.min_period_s = 0.0
 
     def undo_raise(self, admitted: float) -> None:

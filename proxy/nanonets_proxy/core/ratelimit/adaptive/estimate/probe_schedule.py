@@ -91,13 +91,15 @@ class ProbeSchedule:
         self.pause_periods = min(2 * self.pause_periods, max(least, min(period_s / 2, most)))
 
     def quota_varied(self, now: float, period_s: float) -> None:
-        """Notes that a period admitted fewer requests than the one before: halves the pause.
+        """Notes that a period admitted fewer requests than another one: halves the pause, down to none.
 
-        Another client takes a changing share of the quota, so the next period may admit more again.
+        The next period, which begins now, may admit more again.
         """
+        self.refusals += 1
         self.step_size = max(_MIN_STEP_SIZE, self.step_size / 2)
         self.pause_periods = max(1.0, self.pause_periods / 2)
-        self._wait(now, period_s)
+        self.due_at_s = now + (self.pause_periods - 1) * period_s
+        self._due_from = 0.0
 
     def raise_held(self, now: float, period_s: float) -> None:
         """Notes that the raised estimate held for a period: halves the pause and doubles the step."""
@@ -106,11 +108,11 @@ class ProbeSchedule:
         self.due_at_s = now + period_s
         self._due_from = 0.0
 
-    def limit_changed(self, now: float, period_s: float) -> None:
+    def limit_changed(self, next_at_s: float) -> None:
         """Forgets earlier refusals: the limit has changed, so they say nothing about it."""
         self.pause_periods = 1.0
         self.refused_period_s = 0.0
-        self.due_at_s = now + period_s
+        self.due_at_s = next_at_s
         self._due_from = 0.0
 
     def restore(
