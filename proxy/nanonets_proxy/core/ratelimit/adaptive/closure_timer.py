@@ -5,8 +5,7 @@
 | with a hint | as long as the hint says |
 | the first, with a hint in whole seconds, at most 5 s | until an early try is accepted |
 | another one with such a hint | until the expected end of the period, if up to a second earlier |
-| of a limit probe, without a hint | until the expected end of the period |
-| of any kind without a hint, if the quota varies | until the oldest request that counts leaves the window |
+| of a limit probe, or if the quota varies, without a hint | until the expected end of the period |
 | any other without a hint | until the next usual end of a period, and at most 1, 2, 4, … 60 s |
 | of any kind, with a refuted hint (`hint_history.py`) | as without a hint, but at least as long as it says |
 | of a burst of which few were accepted, if it would last about a second | a quarter of that |
@@ -39,9 +38,9 @@ from nanonets_proxy.core.ratelimit.adaptive.estimate.lessons import learn_from
 from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import length_to_try_s, rounding_s
 from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import CHEAP_S, FIRST_PROBE_AFTER, LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.estimate.period_end import (
-    estimated_end_s,
     expected_end_s,
     few_accepted,
+    has_room_at_s,
     period_start_s,
 )
 from nanonets_proxy.core.ratelimit.adaptive.estimate.period_fit import PeriodEnd, PeriodFit
@@ -175,11 +174,8 @@ class ClosureTimer:
                 self._opened_early = closure.opens_at_s < opens_at_s
             return closure
         self.room_after_probe = _MIN_ROOM
-        closed_s = estimated_end_s(estimate) - now
-        frees_s = estimate.window.frees_at_s - now
-        if estimate.quota_varies and 0 < frees_s < math.inf:  # the next room comes when the oldest request leaves
-            closed_s = max(frees_s, estimate.refusal_delay_s)
-        elif kind in LIMIT_PROBES:
+        closed_s = has_room_at_s(estimate) - now
+        if kind in LIMIT_PROBES or (estimate.quota_varies and closed_s > 0):
             closed_s = max(closed_s, estimate.refusal_delay_s)
         else:
             closed_s = max(closed_s, self._backed_off_s(estimate, now))

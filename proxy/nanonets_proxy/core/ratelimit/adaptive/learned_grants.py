@@ -19,6 +19,8 @@ from nanonets_proxy.core.ratelimit.adaptive.stated_limits import StatedLimits
 # In Python 3.11 each access to a member through its enum costs a call.
 _PROVEN, _UNPROVEN, _PERIOD_START, _RECOVERY_PROBE, _COUNT_PROBE, _PERIOD_PROBE, _CONCURRENCY_PROBE = GrantKind
 
+_ONE_BY_ONE = 0.1  # of a period: longer waits would cost more than refusals
+
 
 class LearnedGrants:
     """Decides by the estimate whether one more request may go."""
@@ -54,7 +56,7 @@ class LearnedGrants:
                 return _PERIOD_START if may_probe else None
             return _PROVEN
         if used + cost <= window.count:
-            has_room = may_probe if estimate.goes_one_by_one else slow_start.has_room(now)
+            has_room = may_probe if self._goes_one_by_one else slow_start.has_room(now)
             return _UNPROVEN if has_room else None
         if not may_probe or window.count >= self._max_count:
             return None
@@ -65,6 +67,13 @@ class LearnedGrants:
         if estimate.prefers_count_probe or self._stated.strictest is not None:
             return _COUNT_PROBE if estimate.count_probe_ready(now) else None
         return _PERIOD_PROBE if now >= estimate.period_probe_at_s else None
+
+    @property
+    def _goes_one_by_one(self) -> bool:
+        """Whether unproven requests go one by one, so that a period of a varying quota refuses only one."""
+        estimate = self._estimate
+        longest_s = (estimate.window.count - estimate.proven) * estimate.refusal_delay_s
+        return estimate.quota_varies and longest_s <= _ONE_BY_ONE * estimate.window.period_s
 
     def change_times_s(self, now: float, cost: float, in_flight: int) -> tuple[float, ...]:
         """Returns the instants at which `kind` may change if no permit settles before."""

@@ -32,7 +32,6 @@ _RESERVE_KEPT = 0.75  # of the reserve, per period without a refusal
 _STARTS_TO_CONFIRM = 2  # a window aligned to the upstream's clock may forgive a period that is a little too short
 CHEAP_S = 2.0  # a refused limit probe may cost a closure this long at any time
 FIRST_PROBE_AFTER = 4  # periods, where a refused probe may cost a whole period
-_ONE_BY_ONE = 0.1  # of a period: more waiting would cost more than refusals
 _LATE = 0.9  # of a period: with hints of constant length, the refusal of a later probe would cost the next period
 
 
@@ -155,12 +154,6 @@ class LimitEstimate:
         if not refusals and self.concurrency.limit < math.inf:
             return True
         return refusals % 16 != 4 if self.hints.last_was_given else refusals % 4 == 3
-
-    @property
-    def goes_one_by_one(self) -> bool:
-        """Whether unproven requests go one by one, so that a period of a varying quota refuses only one."""
-        longest_s = (self.window.count - self.proven) * self.refusal_delay_s
-        return self.quota_varies and longest_s <= _ONE_BY_ONE * self.window.period_s
 
     def count_probe_ready(self, now: float) -> bool:
         """Returns whether a count probe can go now, in the same period as all requests that count.

@@ -36,6 +36,14 @@ def estimated_end_s(estimate: LimitEstimate) -> float:
     return -math.inf if start_s is None else start_s + length_s
 
 
+def has_room_at_s(estimate: LimitEstimate) -> float:
+    """Returns when the period ends, or has room again if the quota varies; -inf if that is unknown."""
+    if not estimate.quota_varies:
+        return estimated_end_s(estimate)
+    frees_at_s = estimate.window.frees_at_s  # how many units the refused request needs is unknown
+    return frees_at_s if frees_at_s < math.inf else -math.inf
+
+
 def _window_end_s(estimate: LimitEstimate) -> float:
     """Returns when the window has room again, proven or not; -inf if it is empty."""
     window = estimate.window
