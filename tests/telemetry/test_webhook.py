@@ -214,6 +214,22 @@ async def test_a_receiver_that_is_gone_gets_the_newest_alerts_when_it_is_back() 
         server.close()
 
 
+async def test_the_end_counts_the_alert_that_is_sent_as_dropped_too() -> None:
+    async with receiving(503) as receiver, sending(receiver.url) as own:
+        own.send(3)
+        await until(lambda: bool(own.faults))
+        own.webhook.stop()
+        assert own.total("dropped") == 3
+
+
+async def test_the_end_counts_no_alert_that_was_delivered_or_rejected() -> None:
+    async with receiving(200, 400) as receiver, sending(receiver.url) as own:
+        own.send(2)
+        await until(lambda: own.total("delivered") + own.total("dropped") == 2)
+        own.webhook.stop()
+        assert own.total("dropped") == 1
+
+
 async def test_a_response_that_is_no_http_is_a_fault() -> None:
     async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-x\r\n")

@@ -8,6 +8,7 @@
 | | another 3xx or 4xx | DROPPED: the receiver would reject it again |
 | | no connection, no response in time, 408, 425, 429 or 5xx | WAITING, for 1 s, then 2, 4, … 300 s |
 | WAITING | the time is over | SENDING, with the same id |
+| QUEUED, SENDING, WAITING | the process ends | DROPPED |
 
 Neither a request nor the exit waits for the receiver: the sender is one task, and `stop()` ends it at once. A
 redirect is not followed, since it could lead the signature and the document anywhere.
@@ -66,6 +67,7 @@ class Webhook:
         """`key`: of the signatures. `alerts` gets the faults of the sender. `redact` masks secrets."""
         self._url, self._key, self._alerts, self._redact = url, key, alerts, redact
         self._queue: deque[_Document] = deque()
+        self._is_delivering = False
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._tls = ssl.create_default_context() if url.origin.tls else None
@@ -76,7 +78,8 @@ class Webhook:
         )
         self._dropped = Counter(
             "nanonets_proxy_webhook_dropped",
-            "Alerts that the receiver of webhook_url rejected, or that were too many to wait for it.",
+            "Alerts that the receiver of webhook_url rejected, that were too many to wait for it, or that it had "
+            "not accepted when the process ended.",
             registry=registry,
         )
 
@@ -95,17 +98,19 @@ class Webhook:
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     def stop(self) -> None:
-        """Ends the sender at once. The alerts that still wait are dropped."""
+        """Ends the sender at once. The alerts that the receiver has not accepted are dropped."""
         if self._task is not None:
             self._task.cancel()
-        self._dropped.inc(len(self._queue))
+        self._dropped.inc(len(self._queue) + self._is_delivering)
 
     async def _run(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._queue:
+                self._is_delivering = True
                 await self._deliver(self._queue.popleft())
+                self._is_delivering = False
 
     async def _deliver(self, item: _Document) -> None:
         """Sends a document until the receiver accepts or rejects it."""
