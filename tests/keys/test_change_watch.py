@@ -1,6 +1,7 @@
 """Change watches: when a source is read again."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -82,6 +83,25 @@ async def test_an_empty_file_is_not_read_for_a_moment(tmp_path: Path, monkeypatc
 async def test_a_file_that_is_still_written_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(change_watch, "_STABLE_S", 1.0)  # so that the second part comes in time on a busy machine
     await assert_waits_for_the_rest(tmp_path, monkeypatch, "two", " and more")
+
+
+async def test_the_watch_outlasts_a_time_without_threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as at the limit of the container's processes, `pids.max`."""
+    monkeypatch.setattr(change_watch, "_CHECK_EVERY_S", 0.001)
+    refused: list[threading.Thread] = []
+
+    def refuse(thread: threading.Thread) -> None:
+        refused.append(thread)
+        if len(refused) == 3:
+            monkeypatch.undo()
+        raise RuntimeError("can't start new thread")
+
+    path = tmp_path / "key"
+    path.write_text("one")
+    watch = FileWatch(path)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    await assert_change_is_noticed(watch, lambda: path.write_text("two!"))
+    assert len(refused) == 3
 
 
 async def test_a_constant_source_is_never_read_again() -> None:

@@ -59,7 +59,10 @@ class FileWatch:
         self._seen = await self._until_stable(status)
 
     async def _status(self) -> _Status:
-        return await in_daemon_thread(lambda: _status(self._path))
+        try:
+            return await in_daemon_thread(lambda: _status(self._path))
+        except (RuntimeError, MemoryError):  # no thread can start now: a later check finds the change
+            return self._seen
 
     async def _until_stable(self, status: _Status) -> _Status:
         """Waits until the file exists, is not empty and stays the same, for a limited time."""

@@ -15,7 +15,7 @@ from nanonets_proxy.keys.change_watch import FileWatch
 
 
 class ReloadedFile:
-    """Calls `load` after each change of `path`, from `start()` to `stop()`.
+    """Calls `load` after each change of `path` since it was made, from `start()` to `stop()`.
 
     If the content cannot be used, `load` must raise ValueError or OSError and must have changed nothing.
     """
@@ -23,6 +23,7 @@ class ReloadedFile:
     def __init__(self, path: Path, load: Callable[[], None]) -> None:
         self.path = path
         self._load = load
+        self._watch = FileWatch(path)
         self._log = structlog.get_logger()
         self._task: asyncio.Task[None] | None = None
 
@@ -51,7 +52,6 @@ class ReloadedFile:
         return None
 
     async def _run(self) -> None:
-        watch = FileWatch(self.path)
         while True:
-            await watch.wait()
+            await self._watch.wait()
             self.reload()
