@@ -9,6 +9,7 @@ from nanonets_proxy.app import clock_watch
 from nanonets_proxy.app.clock_watch import Clocks, ClockWatch
 from nanonets_proxy.telemetry.alerts import Alerts
 from support.eventually import until
+from support.log_capture import captured_log
 from support.proxy_harness import running_proxy
 from support.scripted_upstream import ScriptedUpstream
 
@@ -69,6 +70,15 @@ async def test_a_jump_after_a_sleep_is_in_the_same_event() -> None:
         "The clock jumped backwards by 1 min 1 s, from 2026-09-22T12:01:02Z to 2026-09-22T12:00:01Z."
     )
     assert alert["times"] == 1
+
+
+async def test_a_clock_that_jumps_to_and_fro_is_logged_as_often_as_any_fault() -> None:
+    """Such as in a virtual machine whose host and whose NTP client disagree."""
+    with captured_log() as log:
+        readings = [Clocks(_NOON_S + 2 * n + (n % 2) * 3600, 2.0 * n, 0.0) for n in range(20)]
+        found = _jumped(*readings)
+        assert [event["sentence"].split()[3] for event in log.events("clock_jumped")] == ["forwards", "backwards"]
+    assert sorted(alert["times"] for alert in found) == [9, 10]
 
 
 async def test_a_slow_look_and_a_corrected_clock_are_no_jump() -> None:

@@ -56,18 +56,20 @@ class ClockWatch:
         slept_s = now.slept_s - known.slept_s
         expected_s = known.wall_s + now.monotonic_s - known.monotonic_s + slept_s
         jump_s = now.wall_s - expected_s
-        if abs(jump_s) < _JUMP_S and slept_s < _JUMP_S:
+        is_jump = abs(jump_s) >= _JUMP_S
+        if not is_jump and slept_s < _JUMP_S:
             return
         was, to = _instant(expected_s), _instant(now.wall_s)
         sentence = f"The machine slept for {duration(slept_s)}, until {to}." if slept_s >= _JUMP_S else ""
-        if abs(jump_s) >= _JUMP_S:
-            way = "forwards" if jump_s > 0 else "backwards"
-            jump = f"The clock jumped {way} by {duration(abs(jump_s))}, from {was} to {to}."
+        kind = "sleep"
+        if is_jump:
+            kind = "forwards" if jump_s > 0 else "backwards"
+            jump = f"The clock jumped {kind} by {duration(abs(jump_s))}, from {was} to {to}."
             sentence = f"{sentence} {jump}".strip()
         self._alerts.report(
             "clock_jumped",
-            _meaning(known.wall_s, now.wall_s, is_jump=abs(jump_s) >= _JUMP_S),
-            log_always=True,  # a look finds one jump at most
+            _meaning(known.wall_s, now.wall_s, is_jump=is_jump),
+            kind=kind,  # so the log has a jump back soon after a jump, too
             sentence=sentence,
             before=_instant(known.wall_s),
             now=to,

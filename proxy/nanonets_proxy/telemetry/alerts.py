@@ -72,7 +72,7 @@ class Alerts:
 
         `event` and `kind` come from a small set, and together name the fault. `advice` is a sentence for the
         operator. `/readyz` shows a `lasting` fault until `end`, any other for ten minutes. `log_always`
-        is for a fault that only an operator's own command can cause.
+        is for a fault that cannot be frequent.
         """
         now_s = self._clock()
         self._total.labels(event, kind).inc()
