@@ -18,6 +18,9 @@ from nanonets_proxy.core.ratelimit.tickets import Expiry, Outcome, Reason, Ticke
 from nanonets_proxy.errors import LargerThanLimit, ProxyError, RateLimited, ShuttingDown
 
 _THROTTLED = Outcome.THROTTLED
+_STOOD_STILL_S, _READ_S = 0.02, 0.005
+"""If a timer is so late, the process stood still. Then a 429 may be here, unread, to a request whose acceptance
+timeout is over. So the timer waits for a moment, once."""
 _MIN_SLEEP_S = 1.0  # two clocks that are read in turn may differ by less
 _ADMITTED = TicketState.ADMITTED  # in Python 3.11 each access to a member through its enum costs a call
 
@@ -51,6 +54,7 @@ class WaitingRoom:
         self._futures: dict[Ticket, asyncio.Future[None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = math.inf
+        self._reads_first = False  # whether the timer has been late, and waits until what has arrived is read
         self._closed = False
         self._give_up: dict[Ticket, Callable[[], None]] = {}  # of paused tickets, in the order of their pauses
         self._resuming: dict[Ticket, asyncio.Future[None]] = {}
@@ -253,7 +257,12 @@ class WaitingRoom:
             self._gate.note_sleep(slept_s)
 
     def _on_timer(self) -> None:
-        self._timer, self._timer_at_s = None, math.inf
+        now_s = self._loop.time()
+        if now_s > self._timer_at_s + _STOOD_STILL_S and not self._reads_first:
+            self._reads_first, self._timer_at_s = True, now_s + _READ_S
+            self._timer = self._loop.call_at(self._timer_at_s, self._on_timer)
+            return
+        self._timer, self._timer_at_s, self._reads_first = None, math.inf, False
         self._note_sleep(self._loop.time())
         self._poll(self._loop.time())
 

@@ -3,15 +3,21 @@
 import asyncio
 import math
 import random
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.faults import BUSY, FAULTS, LEARNING_AT_S, Busy, be_busy, run
+from nanonets_proxy.admission.waiting_room import WaitingRoom
+from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 from simulator.limiters import FixedWindow
 from support.gate.fleet_scene import FleetScene
 from support.gate.memory_bus import MemoryRedis
+from support.gate.replica_loop import ReplicaLoop
 from support.gate.virtual_loop import run_virtually
 
 TOLERANCE_S = 0.007
@@ -117,3 +123,23 @@ def test_late_messages_change_nothing_of_what_is_learned(seed: int) -> None:
     fleet = run(FAULTS["none"], 1.0, seed=seed, busy=Busy(0.8, 0.06, most_s=0.3), after_s=20.0)
     alone = run(FAULTS["none"], 1.0, seed=seed, replicas=1, after_s=20.0)
     assert fleet.learned == pytest.approx(alone.learned, rel=0.05)
+
+
+def test_a_process_that_stood_still_reads_a_429_before_it_takes_the_request_for_accepted() -> None:
+    async def main() -> None:
+        process = ReplicaLoop(asyncio.get_running_loop())
+        gate = Gate(GatePolicy(max_in_flight=10, max_waiting=10, initial_unconfirmed=1), lambda: 0.0)
+        room = WaitingRoom(gate, cast("asyncio.AbstractEventLoop", process))
+        first, second = (Ticket("a", 5000.0, lane) for lane in ("a", "b"))
+        assert room.enter(first, process.time()) is None
+        future = room.enter(second, process.time())
+        await asyncio.sleep(0.01)
+        process.stand_still(1.0)
+        await asyncio.sleep(0.9)
+        process.deliver(room.settle, first, Outcome.THROTTLED, 10.0)
+        await asyncio.sleep(1.0)
+        assert future is not None
+        assert not future.done()
+        future.cancel()
+
+    run_virtually(main())
