@@ -85,6 +85,14 @@ def test_one_request_more_in_a_short_period_is_no_varying_quota(period_s: float,
     assert estimate.quota_varies == varies
 
 
+@pytest.mark.parametrize(("refused_cost", "varies"), [(2, True), (3, False)])
+def test_the_pages_that_a_large_request_leaves_are_no_varying_quota(refused_cost: int, varies: bool) -> None:
+    estimate = estimate_of(20, 10.0, [])
+    estimate.window.refused_cost = refused_cost
+    estimate.note_admitted(20, 18)
+    assert estimate.quota_varies == varies
+
+
 def test_a_varying_quota_is_probed_in_each_period_until_it_varies_no_longer() -> None:
     estimate = estimate_of(10, 10.0, [])
     estimate.note_admitted(9, 10)

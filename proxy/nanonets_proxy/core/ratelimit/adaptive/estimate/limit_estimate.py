@@ -256,8 +256,8 @@ class LimitEstimate:
         """Notes what periods admitted until they refused a request. The quota varies if they differ."""
         self._admitted.extend(admitted)
         differ_by = max(self._admitted, default=0.0) - min(self._admitted, default=0.0)
-        # In a short period, a token that came back while the scope was closed looks like one more.
-        self.quota_varies = differ_by > (1 if self.window.period_s <= CHEAP_S else 0)
+        # A large request leaves part of a period. In a short one, a token that came back looks like one more.
+        self.quota_varies = differ_by >= max(self.window.refused_cost, 2 if self.window.period_s <= CHEAP_S else 1)
 
     def lower_count(self, admitted: float, now: float) -> None:
         """Notes a period that admitted fewer requests than the count.
