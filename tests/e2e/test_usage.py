@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from support.commands.process import END_S, proxy_to, sandbox
+from support.commands.process import ANY_PORTS, END_S, environment, proxy_to, running, sandbox
 from support.telemetry.usage_ledger import record, rows, send
 
 Call = Callable[..., tuple[int, dict[str, str], Any]]
@@ -173,3 +173,15 @@ def test_check_names_a_ledger_that_cannot_be_written(tmp_path: Path, run) -> Non
 
     assert ledger_line(tmp_path / "usage.db").startswith("ok ")
     assert ledger_line(tmp_path / "no" / "usage.db").endswith("cannot be used: no such file or directory")
+
+
+def test_the_usage_of_a_sandbox_is_not_that_of_the_upstream(path: Path, call: Call) -> None:
+    flags = ["--ledger", str(path), "--daily-budget", "1"]
+    with running(["serve", *ANY_PORTS, "--sandbox", *flags], environment(), is_forked=True) as proxy:
+        proxy.wait_for("started")
+        assert call(f"{proxy.url}/api/v4/workflows")[0] == 200
+        assert proxy.end() == 0
+    with sandbox() as upstream, proxy_to(upstream, *flags) as proxy:
+        assert call(f"{proxy.url}/api/v4/workflows")[0] == 200, "the sandbox's request is not in the day's budget"
+        assert proxy.end() == 0
+    assert sorted(row["environment"] for row in rows(path)) == ["", "sandbox"]

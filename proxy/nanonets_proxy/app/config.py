@@ -6,7 +6,7 @@ It can be pickled, and importing it imports no settings code. It holds the sourc
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 from nanonets_proxy.core.access.access_rules import AccessRule
 from nanonets_proxy.core.access.budget_rule import BudgetRule
@@ -31,6 +31,8 @@ from nanonets_proxy.upstream.policy import BodyPolicy, DialPolicy
 if TYPE_CHECKING:  # most processes never serve the sandbox
     from nanonets_proxy.sandbox.policy import SandboxPolicy
 
+
+_SANDBOX: Final = "sandbox"
 
 GivenValues: TypeAlias = Mapping[str, Mapping[str, tuple[Any, str]]]
 """For each environment, and for the whole process under "": each setting's unparsed value, and its source."""
@@ -110,6 +112,11 @@ class EnvironmentConfig:
         """Whether a sandbox replaces the upstream."""
         return self.handler.keeps_host
 
+    @property
+    def usage_name(self) -> str:
+        """The environment's name in the usage ledger, where a sandbox's requests are not the upstream's."""
+        return _SANDBOX if self.has_sandbox else self.name
+
     def with_upstream(self, origin: Origin) -> Self:
         """Returns a copy for another upstream, whose name in the log is its origin."""
         return replace(self, upstream_name=str(origin), dial=replace(self.dial, origin=origin))
@@ -123,16 +130,19 @@ class EnvironmentConfig:
         """Returns a copy for a sandbox, whose page shows examples for the address that the caller used.
 
         Callers with a proxy variable send the name of the upstream, which the sandbox replaces. The way to the
-        upstream, such as an egress proxy, does not lead to the sandbox. The state file is for the upstream.
+        upstream, such as an egress proxy, does not lead to the sandbox. The state file is for the upstream, and in
+        log and ledger the sandbox's requests have an environment of their own.
         """
         return replace(
             self,
-            upstream_name="sandbox",
+            upstream_name=_SANDBOX,
             dial=DialPolicy(origin, self.dial.connect_timeout_s, self.dial.idle_timeout_s),
             fleet=None,
             state_file=None,
             guard=replace(self.guard, allowed_hosts=(*self.guard.allowed_hosts, self.dial.origin.host)),
-            handler=replace(self.handler, keeps_host=True),
+            handler=replace(
+                self.handler, keeps_host=True, log_fields={**self.handler.log_fields, "environment": _SANDBOX}
+            ),
         )
 
 

@@ -138,7 +138,7 @@ class Program:
             self._watches.append(self._webhook)
         if usage is not None:
             usage.alerts = alerts
-            watched = {own.name: Watched(own.alerts, own.budget_of) for own in environments}
+            watched = {own.usage_name: Watched(own.alerts, own.budget_of) for own in environments}
             self._watches.append(UsageAlarms(usage.path, watched))
 
     def open(self, inherited: InheritedSockets | None = None) -> None:

@@ -66,7 +66,7 @@ class Environment:
         self, config: EnvironmentConfig, initial: InitialKeys, redactor: Redactor, usage: UsageLedger | None = None
     ) -> None:
         self._config = config
-        self.name, self.upstream_name = config.name, config.upstream_name
+        self.name, self.usage_name, self.upstream_name = config.name, config.usage_name, config.upstream_name
         self._loop = loop = asyncio.get_running_loop()
         origin, log_fields = config.dial.origin, config.handler.log_fields
         self._log = structlog.get_logger(**log_fields)
@@ -106,7 +106,7 @@ class Environment:
             ),
         )
         self._secret_files, self._redactor = config.secret_files(initial.source.source), redactor
-        earlier = usage.requests_by_day(config.name) if usage else {}
+        earlier = usage.requests_by_day(config.usage_name) if usage else {}
         counts = None if self._fleet is None else self._fleet.counts
         self._access = AccessControl(config, self.metrics, earlier, counts, self.alerts)
         if usage is not None and self._access.authorizer is not None:
@@ -145,7 +145,7 @@ class Environment:
             max_connections=self._max_connections,
             jobs=self._jobs.status,
             redact=self._redactor,
-            usage=None if self._usage is None else partial(self._usage.today, self.name),
+            usage=None if self._usage is None else partial(self._usage.today, config.usage_name),
         )
 
     def _make_handler(self, config: EnvironmentConfig) -> Handler:
