@@ -28,9 +28,9 @@ from support.gate.virtual_loop import run_virtually
     ],
 )
 def test_a_fault_while_the_limit_is_being_learned_costs_few_429s(fault: str, when: int) -> None:
-    """Without a fault, a fleet draws up to 9 429s in these 40 s."""
+    """Without a fault, a fleet draws up to 9 429s in these 40 s. The aim is at most 20 more."""
     found = run(FAULTS[fault], LEARNING_AT_S[when])
-    assert found.refused <= 22
+    assert found.refused <= 9 + 20
     assert found.errors == 0
 
 
