@@ -272,13 +272,13 @@ def test_a_misspelt_variable_is_an_error_with_the_nearest_name(variable: str, hi
 )
 def test_a_misspelt_toml_key_is_an_error_with_the_nearest_name(key: str, hint: str, toml: Path) -> None:
     toml.write_text(f'{key} = "s3cret"\n')
-    assert problems(toml=toml) == (f"{key}: unknown setting ({toml}); {hint}",)
+    assert problems(toml=toml) == (f"{key}: unknown setting ({toml}:1); {hint}",)
 
 
 def test_an_api_key_in_the_settings_file_is_an_error_with_a_hint(toml: Path) -> None:
     toml.write_text('api_key = "s3cret"\n')
     assert problems(toml=toml) == (
-        f"api_key: a settings file cannot hold the key ({toml}); set NANONETS_API_KEY or NANONETS_API_KEY_FILE",
+        f"api_key: a settings file cannot hold the key ({toml}:1); set NANONETS_API_KEY or NANONETS_API_KEY_FILE",
     )
 
 
@@ -374,10 +374,10 @@ def test_two_variables_for_the_key_file_are_an_error() -> None:
 def test_the_faults_of_all_sources_are_reported_together(toml: Path) -> None:
     toml.write_text("listn = 1\nmax_wait = 0\n")
     assert problems(environ={"NANONETS_PROXY_VIAA": "x", "NANONETS_PROXY_POOL_SIZE": "0"}, toml=toml) == (
-        f"listn: unknown setting ({toml}); did you mean listen?",
+        f"listn: unknown setting ({toml}:1); did you mean listen?",
         "NANONETS_PROXY_VIAA: unknown setting (environment); did you mean NANONETS_PROXY_VIA?",
         "pool_size: must be between 1 and 16384, not 0 (environment NANONETS_PROXY_POOL_SIZE)",
-        f"max_wait: must be at least 1ms, not 0 ({toml})",
+        f"max_wait: must be at least 1ms, not 0 ({toml}:2)",
     )
 
 

@@ -218,7 +218,7 @@ def test_a_toml_value_of_the_wrong_type_is_one_sentence(line: str, sentence: str
     path.write_text(f"{line}\n")
     with pytest.raises(SettingsError) as caught:
         load_settings({}, {}, dirs=[], default_config=path)
-    assert caught.value.problems == (f"{sentence} ({path})",)
+    assert caught.value.problems == (f"{sentence} ({path}:1)",)
 
 
 # --- combinations of values --------------------------------------------------------------------

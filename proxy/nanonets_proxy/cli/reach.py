@@ -1,10 +1,16 @@
 """How a command reaches a running proxy: by the settings of its admin listener."""
 
 import sys
+from typing import Final
 
 from nanonets_proxy.cli.parser import PROGRAM, Invocation
 from nanonets_proxy.core.net.addresses import Listener, TcpListener
 from nanonets_proxy.settings import Settings, SettingsError, load_alone
+
+_UNREACHED: Final = (
+    "admin_listen: is unknown because of this, so the command asked no proxy: correct it, or name the running "
+    "proxy's address with --admin-listen"
+)
 
 
 def settings_to_reach(invocation: Invocation) -> Settings:
@@ -18,7 +24,7 @@ def settings_to_reach(invocation: Invocation) -> Settings:
     except SettingsError as error:
         settings = _read_alone(invocation, "admin_listen", "key_timeout") or _read_alone(invocation, "admin_listen")
         if settings is None:
-            raise
+            raise SettingsError(*error.problems, _UNREACHED) from None
         for problem in error.problems:
             sys.stderr.write(f"{PROGRAM}: {problem}\n")
         return settings

@@ -1,7 +1,7 @@
 """The settings together with their sources."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from nanonets_proxy.app.config import GivenValues
@@ -28,6 +28,14 @@ class LoadedSettings(Generic[AnySettings]):
     def by_name(self) -> Mapping[str, "LoadedSettings[AnySettings]"]:
         """Returns the named environments, or the only environment under the empty name."""
         return self.environments or {"": self}
+
+    def with_lines(self) -> "LoadedSettings[AnySettings]":
+        """Returns the settings with the lines of a TOML file in the sources, for messages."""
+        return replace(
+            self,
+            sources={**self.sources, **{name: item.place() for name, item in self.given.items()}},
+            environments={name: own.with_lines() for name, own in self.environments.items()},
+        )
 
 
 def given_values(loaded: LoadedSettings[AnySettings]) -> GivenValues:

@@ -53,11 +53,11 @@ def load_settings(
     sources, tables = _read_sources(flags, environ, config, config_from, dirs, default_config)
     process = _combine(Settings, *sources)
     if not tables:
-        if problems := list(find_contradictions(process, [("", process)])):
+        if problems := find_contradictions(process, [("", process)]):
             raise SettingsError(*problems)
         return process
     environments = _combine_environments(tables, sources)
-    if problems := list(find_contradictions(process, list(environments.items()))):
+    if problems := find_contradictions(process, list(environments.items())):
         raise SettingsError(*problems)
     return replace(process, environments=environments)
 
@@ -163,7 +163,7 @@ def combined(
         for fault in error.errors(include_url=False, include_input=False):
             name = str(fault["loc"][0])
             sentence = str(fault.get("ctx", {}).get("error", fault["msg"]))
-            problems.append(f"{name}: {sentence} ({values[name].source})")
+            problems.append(f"{name}: {sentence} ({values[name].place()})")
         raise SettingsError(*problems) from None
     if problems:
         raise SettingsError(*problems)

@@ -13,6 +13,7 @@ from typing import Any
 from nanonets_proxy.keys.files import FileUnreadable, os_fault, read_small_file
 from nanonets_proxy.keys.source import KEY_FILE_NAME, KEY_FILE_VARIABLE, KEY_VARIABLE
 from nanonets_proxy.settings.errors import did_you_mean
+from nanonets_proxy.settings.toml_lines import TomlPlace
 
 DEFAULT_CONFIG = Path("nanonets-proxy.toml")
 
@@ -33,6 +34,11 @@ class SourcedValue:
 
     value: Any = field(repr=False)
     source: str
+    toml: TomlPlace | None = None
+
+    def place(self) -> str:
+        """Returns the source, with the line if it is a TOML file."""
+        return self.source if self.toml is None else str(self.toml)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,33 +163,35 @@ def read_environment_tables(
     tables = toml.values.pop(ENVIRONMENTS, None)
     if tables is None:
         return {}
-    source = tables.source
+    toml_place = tables.toml
+    assert toml_place is not None, "they are from a TOML file"
     if not isinstance(tables.value, dict) or not all(isinstance(table, dict) for table in tables.value.values()):
-        toml.problems.append(f"{ENVIRONMENTS}: must hold tables, such as [environments.staging] ({source})")
+        toml.problems.append(f"{ENVIRONMENTS}: must hold tables, such as [environments.staging] ({toml_place})")
         return {}
     results = {}
     for environment, table in tables.value.items():
-        place = f"{ENVIRONMENTS}.{environment}"
+        place, table_place = f"{ENVIRONMENTS}.{environment}", toml_place.at(environment)
         if not _ENVIRONMENT_NAME.fullmatch(environment) or environment in _RESERVED_NAMES:
             toml.problems.append(
-                f"{place}: is not a valid name for an environment ({source}): use up to 32 lower-case letters, "
-                "digits, - and _, start with a letter, and do not use the name `file`"
+                f"{place}: is not a valid name for an environment ({table_place}): use up to 32 lower-case "
+                "letters, digits, - and _, start with a letter, and do not use the name `file`"
             )
             continue
         result = results[environment] = SourceValues()
         for key, value in table.items():
+            setting = table_place.at(key)
             if key in names:
-                result.values[key] = SourcedValue(value, f"{source}, {place}")
+                result.values[key] = SourcedValue(value, setting.source, setting)
             elif key in shared:
                 toml.problems.append(
-                    f"{place}.{key}: applies to the whole process; set it at the top of the file ({source})"
+                    f"{place}.{key}: applies to the whole process; set it at the top of the file ({setting})"
                 )
             elif key.lower() in _KEY_NAMES:
                 toml.problems.append(
-                    f"{place}.{key}: a settings file cannot hold the key ({source}); set api_key_file"
+                    f"{place}.{key}: a settings file cannot hold the key ({setting}); set api_key_file"
                 )
             else:
-                toml.problems.append(f"{place}.{key}: unknown setting ({source}); {did_you_mean(key, names)}")
+                toml.problems.append(f"{place}.{key}: unknown setting ({setting}); {did_you_mean(key, names)}")
     return results
 
 
@@ -215,13 +223,15 @@ def read_toml(names: Collection[str], path: Path, requested_by: str | None) -> S
         hint = '; text needs quotes, as in max_wait = "30s"' if fault.startswith(_TOML_UNQUOTED) else ""
         return SourceValues(problems=[f"{path}:{line}: {fault}{hint}"])
     result = SourceValues()
+    file = TomlPlace(path, content)
     for key, value in values.items():
+        setting = file.at(key)
         if key in names or key == ENVIRONMENTS:
-            result.values[key] = SourcedValue(value, str(path))
+            result.values[key] = SourcedValue(value, setting.source, setting)
         elif key.lower() in _KEY_NAMES:
             result.problems.append(
-                f"{key}: a settings file cannot hold the key ({path}); set {KEY_VARIABLE} or {KEY_FILE_VARIABLE}"
+                f"{key}: a settings file cannot hold the key ({setting}); set {KEY_VARIABLE} or {KEY_FILE_VARIABLE}"
             )
         else:
-            result.problems.append(f"{key}: unknown setting ({path}); {did_you_mean(key, names)}")
+            result.problems.append(f"{key}: unknown setting ({setting}); {did_you_mean(key, names)}")
     return result

@@ -25,12 +25,20 @@ _CREDENTIALS: Final = frozenset({"authorization", "cookie", "proxy-authorization
 
 def find_contradictions(
     process: LoadedSettings[Settings], environments: Sequence[tuple[str, LoadedSettings[Settings]]]
-) -> Iterator[str]:
-    """Yields one sentence for each contradiction.
+) -> Sequence[str]:
+    """Returns one sentence for each contradiction.
 
     `environments` are pairs of name and settings. The only environment has the empty name and the settings of the
     process.
     """
+    if not any(_contradictions(process, environments)):
+        return []
+    return list(_contradictions(process.with_lines(), [(name, own.with_lines()) for name, own in environments]))
+
+
+def _contradictions(
+    process: LoadedSettings[Settings], environments: Sequence[tuple[str, LoadedSettings[Settings]]]
+) -> Iterator[str]:
     owners: _Owners = {}
     for name, loaded in environments:
         prefix = f"{ENVIRONMENTS}.{name}." if name else ""
@@ -186,6 +194,11 @@ def verify_files(loaded: LoadedSettings[Settings]) -> None:
     Raises:
         SettingsError: a file or the directory cannot be used.
     """
+    if _file_problems(loaded) and (problems := _file_problems(loaded.with_lines())):
+        raise SettingsError(*problems)
+
+
+def _file_problems(loaded: LoadedSettings[Settings]) -> list[str]:
     problems = [*_webhook_problems(loaded)]
     for name, own in [("", loaded), *loaded.environments.items()]:
         prefix = f"{ENVIRONMENTS}.{name}." if name else ""
@@ -196,8 +209,7 @@ def verify_files(loaded: LoadedSettings[Settings]) -> None:
             *_listener_tls_problems(own),
         )
         problems += [f"{prefix}{problem}" for problem in own_problems]
-    if problems:
-        raise SettingsError(*problems)
+    return problems
 
 
 def _ca_file_problems(loaded: LoadedSettings[Settings]) -> Iterator[str]:

@@ -93,9 +93,12 @@ def test_changed_settings_apply_from_the_next_request_on(
     ("text", "reason"),
     [
         ('via = "after"\nmax_wait = [\n', "{file}:3: Invalid value"),
-        ('via = "after"\nmax_wait = "long"\n', "max_wait: 'long' is not a duration"),
-        ('via = "after"\nmax_weight = 3\n', "max_weight: unknown setting ({file}); did you mean max_wait?"),
-        ('via = "after"\nca_file = "/none.pem"\n', "ca_file: /none.pem does not exist"),
+        (
+            'via = "after"\nmax_wait = "long"\n',
+            "max_wait: 'long' is not a duration: write seconds, or 500ms, 30s, 5m, 1h ({file}:2)",
+        ),
+        ('via = "after"\nmax_weight = 3\n', "max_weight: unknown setting ({file}:2); did you mean max_wait?"),
+        ('via = "after"\nca_file = "/none.pem"\n', "ca_file: /none.pem does not exist ({file}:2)"),
     ],
 )
 def test_unusable_settings_change_nothing_and_the_fault_is_named(
