@@ -55,7 +55,7 @@ def test_an_escaped_name_has_no_line() -> None:
 
 def test_an_error_about_two_settings_has_the_line_of_each(tmp_path: Path) -> None:
     path = tmp_path / "settings.toml"
-    path.write_text('admin_listen = ""\nvia = ""\nadmin_quit = true\n')
+    path.write_text('admin_listen = "off"\nvia = ""\nadmin_quit = true\n')
     with pytest.raises(SettingsError) as caught:
         load_settings({}, {}, dirs=[], default_config=path)
     assert caught.value.problems == (
