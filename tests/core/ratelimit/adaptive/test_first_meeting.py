@@ -3,6 +3,8 @@
 import pytest
 
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit
+from nanonets_proxy.core.ratelimit.adaptive.limit_snapshot import restore_snapshot, take_snapshot
+from nanonets_proxy.core.ratelimit.adaptive.other_gates import merge
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.tickets import Outcome
 
@@ -72,6 +74,34 @@ def test_a_known_limit_has_no_first_meeting() -> None:
     scene.limit.slow_start.restart(64)
     now = scene.probe(scene.burst(0.0, 40, 0.3))
     assert len(scene.go(now)) <= 5
+
+
+def test_after_a_restart_a_closed_scope_has_no_first_meeting() -> None:
+    """The refusals before the restart are part of the 64."""
+    before = Scene()
+    before.burst(0.0, 20, 2.5)
+    snapshot = take_snapshot(before.limit, "account", 0.1)
+    assert snapshot is not None
+    assert snapshot.opens_in_s
+    after = Scene()
+    restore_snapshot(after.limit, snapshot, 0.1, 0.0)
+    now = after.probe(after.limit.opens_at_s)
+    assert len(after.go(now)) == 4
+
+
+def test_a_closure_that_other_gates_tell_of_is_no_first_meeting() -> None:
+    scene = Scene()
+    merge(scene.limit, [], 2.5)
+    now = scene.probe(2.5)
+    assert len(scene.go(now)) == 4
+
+
+def test_the_refusals_of_a_closure_in_doubt_are_part_of_the_64() -> None:
+    scene = Scene()
+    scene.burst(0.0, 20, 0.3)
+    scene.limit.reopen(0.2)
+    now = scene.probe(0.2)
+    assert len(scene.go(now)) == 20
 
 
 @pytest.mark.parametrize(("hint_s", "tested_at_once"), [(10.0, True), (9.9, False)])

@@ -18,8 +18,8 @@ the requests after it are refused, no period ended, as with a token bucket: the 
 other recovery probes in a row are refused after an early end, the next hints are taken literally. So upstreams that
 restart a period at each refusal delay the first requests by one period at most.
 
-If the first closure has a hint, more requests follow its accepted probe, once: as many as a cold start may send,
-less those that were refused. A token bucket refuses most of them.
+If the closure that ends a cold start has a hint, more requests follow its accepted probe: as many as a cold start
+may send, less those that were refused. A token bucket refuses most of them.
 
 Without hints, the first closure is no longer than a known period. After a refused limit probe, the second refused
 recovery probe may be the sign of an upstream that restarts its period at each refusal. So the scope stays closed
@@ -69,9 +69,7 @@ class ClosureTimer:
     """Decides on the length of closures. Without hints it doubles from `backoff_first_s` up to `backoff_max_s`."""
 
     __slots__ = (
-        "_backoff_s",
-        "_early_refusals",
-        "_ended_early",
+        *("_backoff_s", "_early_refusals", "_ended_early"),
         "_expected_end_s",
         "_first_hint_s",
         "_first_refused_s",
@@ -82,10 +80,10 @@ class ClosureTimer:
         "_opened_early",
         "_policy",
         "_proven",
-        "_refusals_left",
         "_refused_recoveries",
         "closure",
         "hinted_end_s",
+        "refusals_left",
         "room_after_probe",
     )
 
@@ -101,7 +99,6 @@ class ClosureTimer:
         self._last_unhinted: Closure | None = None
         self._of_burst = False  # whether a burst met the limit
         self._proven: Belief | None = None  # before a limit probe was refused without a hint
-        self._refusals_left = policy.initial_unconfirmed  # of those that the first meeting with the limit may cost
         self._refused_recoveries = 0  # one after the other
         self._expected_end_s: float | None = None
         """When the early tries expect the end of a period that began with the first request; None: no tries."""
@@ -112,6 +109,8 @@ class ClosureTimer:
         """When the latest closure ends by its hint. The scope may open earlier."""
         self.room_after_probe = _MIN_ROOM
         """How many requests may be unconfirmed once the recovery probe is accepted."""
+        self.refusals_left = 0
+        """How many more refusals the first meeting with the limit may cost; 0 or less: it is over."""
 
     def begin(
         self,
@@ -125,12 +124,14 @@ class ClosureTimer:
         """Begins the closure by a refusal of this kind of grant. Returns its end; `hint_s` counts from `now`."""
         closure = self.closure = self._close(kind, granted_at_s, now, hint_s, estimate)
         closure.in_flight = in_flight
+        self.refusals_left -= 1
         return closure.opens_at_s
 
     def late_refusal(
         self, kind: GrantKind, granted_at_s: float, now: float, hint_s: float | None, estimate: LimitEstimate
     ) -> float | None:
         """Notes a refusal of a request from before the closure. Returns when its hint ends; None if it has none."""
+        self.refusals_left -= 1
         closure = self.closure
         if closure is not None:
             closure.in_flight -= 1
@@ -231,8 +232,7 @@ class ClosureTimer:
     def learn(self, estimate: LimitEstimate, now: float) -> None:
         """Draws the lesson of the closure, once the outcome of each request from before it is known."""
         if self.closure is not None:
-            is_first = self.closure.hinted and (not estimate.known or self.closure.kind is _RECOVERY_PROBE)
-            self._refusals_left = max(0, self._refusals_left - self.closure.refused) if is_first else 0
+            self.refusals_left *= self.closure.hinted
             if self._first_refused_s is None:
                 self._first_refused_s = self.closure.granted_at_s
                 self._is_unfounded = not estimate.known or (self._is_unfounded and not estimate.proven)
@@ -259,7 +259,7 @@ class ClosureTimer:
         After closures without hints, the period ended between the last refused probe and this one.
         """
         self._backoff_s = self._policy.backoff_first_s
-        self.room_after_probe, self._refusals_left = max(self.room_after_probe, self._refusals_left), 0
+        self.room_after_probe, self.refusals_left = max(self.room_after_probe, self.refusals_left), 0
         if self._opened_early:
             self._early_refusals = 0
         expected_s, self._expected_end_s = self._expected_end_s, None

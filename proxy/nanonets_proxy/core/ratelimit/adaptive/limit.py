@@ -16,8 +16,7 @@ decides on grants:
 Rules:
 - A request is *accepted* when it is served, or by timeout: once a 429 would have come. A request that takes 300 s
   must delay neither slow start nor the recovery probe.
-- A permit whose outcome says nothing about the limit (failed, key rejected, unused) frees its unconfirmed place for
-  the next request.
+- A permit whose outcome says nothing about the limit (failed, key rejected, unused) frees its unconfirmed place.
 - A 429 that the concurrency limit explains closes nothing, if its hint is short and a request was served since the
   last one. The next request may go when another one ends.
 - A 429 to a request that was sent before the closure belongs to that closure. Its hint may prolong the closure;
@@ -226,6 +225,8 @@ class Limit:
             if served_between and is_cheap and estimate.concurrency.explains(kind, self.in_flight):
                 estimate.concurrency.refused(self.in_flight, hint_s or 0.0, now)
                 return
+            if self.slow_start.is_cold and not estimate.known:
+                timer.refusals_left = self._policy.initial_unconfirmed
             opens_at_s = timer.begin(kind, granted_at_s, now, hint_s, estimate, self.in_flight)
         self.opens_at_s = max(self.opens_at_s, opens_at_s)
         self._begin_closure()

@@ -26,11 +26,11 @@ class SlowStart:
     """Bounds the unconfirmed requests by `max_unconfirmed`. A cold start lasts until the first `restart`."""
 
     __slots__ = (
-        "_cold",
         "_in_order",
         "_later",
         "_policy",
         "_widens_at_s",
+        "is_cold",
         "max_unconfirmed",
         "refusal_delay_s",
         "timeout_s",
@@ -44,7 +44,8 @@ class SlowStart:
         self.timeout_s = policy.acceptance_timeout_first_s
         """After this time without a response, a request counts as accepted."""
         self.max_unconfirmed: float = policy.initial_unconfirmed
-        self._cold = True
+        self.is_cold = True
+        """Whether nothing was refused yet, nor the scope closed for another reason."""
         self._later = 0.0
         self._widens_at_s = -math.inf
         self.unconfirmed: dict[int, float] = {}
@@ -58,7 +59,7 @@ class SlowStart:
         """Returns whether one more request may be unconfirmed."""
         if len(self.unconfirmed) + 1 <= self.max_unconfirmed:
             return True
-        if self._cold:
+        if self.is_cold:
             self.widen(now)
         return len(self.unconfirmed) + 1 <= self.max_unconfirmed
 
@@ -66,7 +67,7 @@ class SlowStart:
         """Notes that a request was accepted. A request that is not unconfirmed changes nothing."""
         if self.unconfirmed.pop(serial, None) is None:
             return
-        if not self._cold:
+        if not self.is_cold:
             self.max_unconfirmed += not self._policy.is_share
             return
         self.widen(now)
@@ -121,6 +122,6 @@ class SlowStart:
     def restart(self, max_unconfirmed: float) -> None:
         """Forgets all unconfirmed requests and starts with a new bound."""
         self.max_unconfirmed = 1 if self._policy.is_share else max_unconfirmed
-        self._cold = False
+        self.is_cold = False
         self.unconfirmed.clear()
         self._in_order = True

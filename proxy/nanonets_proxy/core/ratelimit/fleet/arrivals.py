@@ -3,6 +3,9 @@
 A message tells the instant at which it was sent, by its sender's clock. Of the latest messages, the fastest one
 took almost no time. So the others were sent as much earlier than they arrived as they took longer than that one.
 The result is too late by the time that the fastest one took.
+
+After a silence, messages were held up, or the sender's machine slept and its clock stood still. A second of
+messages tells which.
 """
 
 import math
@@ -12,14 +15,18 @@ from typing import Final
 _REMEMBERED_S: Final = 30.0
 """The fastest message of 30 to 60 s counts. Two clocks drift apart by at most 0.2 ms a second."""
 
+_SILENT_S: Final = 1.0
+"""Replicas send several messages a second."""
+
 
 class _Sender:
     """The messages of one process."""
 
-    __slots__ = ("_before_s", "_least_s", "until_s")
+    __slots__ = ("_before_s", "_heard_at_s", "_least_s", "until_s")
 
     def __init__(self) -> None:
         self._before_s = math.inf
+        self._heard_at_s = math.inf
         self._least_s = math.inf  # the clock of this process less that of the sender, and the least time underway
         self.until_s = -math.inf
 
@@ -27,6 +34,10 @@ class _Sender:
         if now >= self.until_s:
             self._before_s, self._least_s = self._least_s, math.inf
             self.until_s = now + _REMEMBERED_S
+        elif now > self._heard_at_s + _SILENT_S:
+            self._before_s, self._least_s = min(self._before_s, self._least_s), math.inf
+            self.until_s = now + _SILENT_S
+        self._heard_at_s = now
         self._least_s = min(self._least_s, now - told_s)
         return told_s + min(self._before_s, self._least_s)
 
