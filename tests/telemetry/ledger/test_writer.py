@@ -378,6 +378,20 @@ async def test_a_ledger_that_cannot_write_at_its_end_counts_what_it_loses(
     assert running.ledger.close() == 8 + 6 + 1
 
 
+async def test_attempts_that_the_end_counts_as_lost_are_not_in_a_later_event(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_module, "MAX_PENDING", 10)
+    make_folder(path)
+    running = Running(path)
+    running.record(25)
+    await until(lambda: running.ledger.status().lost == 15 and bool(running.stopped))
+    remove_folder(path)
+    assert running.ledger.close() == 15, "the last write succeeds"
+    await until(lambda: bool(running.resumed))
+    assert running.resumed == [0]
+
+
 async def test_a_fault_of_the_last_write_is_known_at_the_end(path: Path) -> None:
     running = Running(path)
     running.record()

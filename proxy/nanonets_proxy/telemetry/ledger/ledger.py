@@ -191,7 +191,8 @@ class Ledger:
         self._hand_over(closing=True)
         written, fault = self._writer.close()
         self._fault = fault or self._fault
-        return self.number - written + len(self.running) + self._lost - self._lost_before
+        lost, self._lost_before = self._lost - self._lost_before, self._lost
+        return self.number - written + len(self.running) + lost
 
     def lose(self, attempt: Attempt) -> None:
         """Counts an attempt as lost, unless the ledger has it as unfinished."""
