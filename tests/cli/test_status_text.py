@@ -26,6 +26,7 @@ from nanonets_proxy.core.status.document import (
 
 PLAIN = Style(100, colored=False)
 HOSTILE = "evil\x1b[31m\x9b31m\r\nname"
+HOSTILE_SHOWN = r"evil\x1b[31m\x9b31m\r\nname"
 DISK = Problem("disk", 1, 5, is_alert=True, caller="", request_id="", advice="make room")
 _STATE = State("waiting_for_upstream", "limit", "Waiting for Nanonets: 2 callers, next permit in 23 s.")
 
@@ -88,7 +89,7 @@ def test_the_text_has_each_part() -> None:
         "account  closed  60 in 1 min, 8 in flight  23 s      2        0",
         "",
         "queue                                                             scope    waiting  ends in",
-        "evil?[31m?31m??name                                               account  1        1 min 23 s",
+        f"{HOSTILE_SHOWN:<64}  account  1        1 min 23 s",
         f"{'b' * 64}  account  1        unknown",
         "  and 28 more",
         "",
@@ -102,13 +103,13 @@ def test_the_text_has_each_part() -> None:
         "",
         "problems",
         "  upstream_404: Do this.",
-        "    3 times, last 1 min 1 s ago, caller evil?[31m?31m??name, request id",
+        f"    3 times, last 1 min 1 s ago, caller {HOSTILE_SHOWN}, request id",
         "  disk: make room",
         "    1 time, last 5 s ago",
-        "  key_old: Key of evil?[31m?31m??name: 91 days.",
+        f"  key_old: Key of {HOSTILE_SHOWN}: 91 days.",
         "    rotate it",
         "    1 time, last 5 s ago",
-        "  ledger_stopped: evil?[31m?31m??name: the disk is full",
+        f"  ledger_stopped: {HOSTILE_SHOWN}: the disk is full",
         "    make room",
         "    1 time, last 5 s ago",
         "  unexpected_response (html): look for a captive portal",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from nanonets_proxy.core.status.state import duration
+from nanonets_proxy.core.status.text import printable
 
 _CAUSES: Final = {
     "proxy": "the proxy",
@@ -39,18 +40,18 @@ class Style:
 def one_line(document: dict[str, Any]) -> str:
     """Returns the time and the state of each environment, in one line."""
     states = [
-        f"{_clean(environment['name'])}: {environment['state']['sentence']}"
+        f"{printable(environment['name'])}: {environment['state']['sentence']}"
         if environment["name"]
         else environment["state"]["sentence"]
         for environment in document["environments"]
     ]
-    return f"{document['time']} {' '.join(map(_clean, states))}\n"
+    return f"{document['time']} {' '.join(map(printable, states))}\n"
 
 
 def status_text(document: dict[str, Any], style: Style) -> str:
     """Returns the whole status."""
     title = f"nanonets-proxy {document['version']}, up {duration(document['uptime_s'])}, {document['time']}"
-    lines = [style.paint(_clean(title), _DIM)]
+    lines = [style.paint(printable(title), _DIM)]
     for environment in document["environments"]:
         lines += ["", *_environment(environment, style)]
     if document["is_shortened"]:
@@ -61,11 +62,12 @@ def status_text(document: dict[str, Any], style: Style) -> str:
 def _environment(environment: dict[str, Any], style: Style) -> Iterable[str]:
     state, gate, keys = environment["state"], environment["gate"], environment["keys"]
     if environment["name"]:
-        yield style.paint(f"[{_clean(environment['name'])}]", _BOLD)
-    yield style.paint(_clean(state["sentence"]), f"{_BOLD};{_COLORS.get(state['cause'], _RED)}")
+        yield style.paint(f"[{printable(environment['name'])}]", _BOLD)
+    yield style.paint(printable(state["sentence"]), f"{_BOLD};{_COLORS.get(state['cause'], _RED)}")
     if state["cause"] is not None:
-        yield _line("look at", _CAUSES.get(state["cause"], _clean(state["cause"])))
-    yield _line("upstream", f"{_clean(environment['upstream'])}, {environment['idle_upstream_connections']} idle")
+        yield _line("look at", _CAUSES.get(state["cause"], printable(state["cause"])))
+    upstream, idle = printable(environment["upstream"]), environment["idle_upstream_connections"]
+    yield _line("upstream", f"{upstream}, {idle} idle")
     yield _line("in flight", f"{gate['in_flight']} of {gate['max_in_flight']}")
     yield _line("waiting", _waiting(gate))
     if gate.get("fleet"):  # a proxy of an earlier release has none
@@ -85,7 +87,7 @@ def _environment(environment: dict[str, Any], style: Style) -> Iterable[str]:
         style,
     )
     for warning in (*([keys["source_fault"]] if keys["source_fault"] else []), *keys["warnings"]):
-        yield _line("", style.paint(_clean(warning), _YELLOW))
+        yield _line("", style.paint(printable(warning), _YELLOW))
     if environment["usage"]:
         yield from _table(
             ("used today", "requests", "pages"),
@@ -137,7 +139,7 @@ def _waiting(gate: dict[str, Any]) -> str:
 def _fleet(fleet: dict[str, Any]) -> str:
     role, replicas = fleet["role"], fleet["replicas"]
     of = "1 replica" if replicas == 1 else f"{replicas} replicas"
-    return f"alone, with its share of {of}" if role == "alone" else f"{_clean(role)}, {of}"
+    return f"alone, with its share of {of}" if role == "alone" else f"{printable(role)}, {of}"
 
 
 def _last_hour(requests: dict[str, Any]) -> str:
@@ -186,20 +188,20 @@ def _problems(problems: Sequence[dict[str, Any]], style: Style) -> Iterable[str]
         if problem["caller"]:
             facts += f", caller {problem['caller']}, request {problem['request_id']}"
         # After an upgrade, the proxy that still runs may be one without these texts.
-        sentence, reason, what = (_clean(problem.get(name, "")) for name in ("sentence", "reason", "what"))
-        advice, kind = _clean(problem["advice"]), _clean(f"{problem['kind']} ({what})" if what else problem["kind"])
+        sentence, reason, what = (printable(problem.get(name, "")) for name in ("sentence", "reason", "what"))
+        advice, kind = printable(problem["advice"]), printable(problem["kind"]) + (f" ({what})" if what else "")
         first, *more = [text for text in (sentence, reason, advice) if text]
         yield f"  {style.paint(kind, _YELLOW)}: {first}"
         for text in more:
             yield f"    {text}"
-        yield style.paint(f"    {_clean(facts)}", _DIM)
+        yield style.paint(f"    {printable(facts)}", _DIM)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], total: int, style: Style) -> Iterable[str]:
     """Yields the rows in columns as wide as their texts; the first column gives way if the width is too small."""
     if not rows:
         return
-    cells = [list(map(_clean, row)) for row in rows[:_MOST_SHOWN]]
+    cells = [list(map(printable, row)) for row in rows[:_MOST_SHOWN]]
     widths = [max(map(len, column)) for column in zip(head, *cells, strict=True)]
     widths[0] = max(len(head[0]), min(widths[0], style.width - 4 - sum(widths[1:]) - 2 * len(widths)))
     yield ""
@@ -220,7 +222,3 @@ def _columns(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 def _line(label: str, text: str) -> str:
     return f"{label:{_LABEL_WIDTH}}{text}"
-
-
-def _clean(text: str) -> str:
-    return "".join(char if char.isprintable() else "?" for char in text)
