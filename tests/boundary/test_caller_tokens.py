@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import trustme
 
+from nanonets_proxy.app.environment import access
 from nanonets_proxy.core.access.caller_tokens import CallerToken
 from nanonets_proxy.core.access.token_text import make_token
+from nanonets_proxy.keys.files import read_caller_tokens
 from nanonets_proxy.server.peers import name_in
 from nanonets_proxy.settings import SettingsError, load_settings, verify_files
 from support.eventually import until
@@ -97,6 +99,30 @@ async def test_a_changed_token_file_takes_effect_on_the_next_request(tmp_path: P
         assert (await caller.get(b"/x", bearer(TOKEN))).status == 200, "the previous list stays valid"
         file.write_text(f"{SEARCH}\n")
         await until(lambda: authorizer._callers is not before)
+        assert (await caller.get(b"/x", bearer(OTHER))).status == 200
+        assert (await caller.get(b"/x", bearer(TOKEN))).status == 401
+
+
+async def test_a_token_file_that_changes_as_it_is_read_at_start_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path) -> tuple[CallerToken, ...]:
+        tokens = read_caller_tokens(path)
+        readings.append(path)
+        if len(readings) == 1:
+            path.write_text(f"{SEARCH}\n")
+        return tokens
+
+    readings: list[Path] = []
+    file = tmp_path / "callers"
+    file.write_text(f"{BILLING}\n")
+    monkeypatch.setattr(access, "read_caller_tokens", read)
+    async with (
+        ScriptedUpstream(responding(OK)) as upstream,
+        running_proxy(upstream.origin, caller_tokens_file=str(file)) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await until(lambda: len(readings) == 2)
         assert (await caller.get(b"/x", bearer(OTHER))).status == 200
         assert (await caller.get(b"/x", bearer(TOKEN))).status == 401
 

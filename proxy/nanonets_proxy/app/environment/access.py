@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from nanonets_proxy.app.config import AuthorizerConfig, EnvironmentConfig
 from nanonets_proxy.app.environment.certificate_alarm import CertificateAlarm
@@ -20,9 +20,6 @@ from nanonets_proxy.server.open_files import last_file, most_connections, open_f
 from nanonets_proxy.server.tls import ListenerTls, make_listener_context
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.metrics import Metrics
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def connection_policy(config: EnvironmentConfig) -> ConnectionPolicy:
@@ -82,6 +79,7 @@ class AccessControl:
         Raises:
             OSError, ValueError: a file cannot be used.
         """
+        files = self._files_of(config)  # before they are read, so that no later change is missed
         guard = _guard_policy(config)
         access = config.authorizer
         policy = None if access is None else self._authorizer_policy(access)
@@ -101,7 +99,7 @@ class AccessControl:
                 self._certificate = config.tls.cert_file
                 if self._is_started:
                     self._certificate_alarm.start(self._certificate)
-            self._watch(self._files_of(config))
+            self._watch(files)
 
         return apply
 
@@ -131,16 +129,17 @@ class AccessControl:
         return AuthorizerPolicy(access.has_token_header, rules, budget, access.dry_run)
 
     def _files_of(self, config: EnvironmentConfig) -> list[ReloadedFile]:
-        files = []
-        authorizer, tls = self.authorizer, self.tls
-        if authorizer is not None and config.authorizer is not None:
-            path = config.authorizer.tokens_file
-            if path is not None:
-                files.append(ReloadedFile(path, lambda: authorizer.use_tokens(read_caller_tokens(path))))
+        files, tls = [], self.tls
+        if config.authorizer is not None and (path := config.authorizer.tokens_file) is not None:
+            files.append(ReloadedFile(path, lambda: self._use_tokens(path)))
         if tls is not None and config.tls is not None:
             pem = (config.tls.cert_file, config.tls.key_file, config.tls.client_ca_file)
             files += [ReloadedFile(path, tls.reload) for path in dict.fromkeys(filter(None, pem))]
         return files
+
+    def _use_tokens(self, path: Path) -> None:
+        assert self.authorizer is not None, "it has a file of tokens"
+        self.authorizer.use_tokens(read_caller_tokens(path))
 
     def _watch(self, files: list[ReloadedFile]) -> None:
         if [file.path for file in files] == [file.path for file in self.files]:
