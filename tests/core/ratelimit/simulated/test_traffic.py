@@ -98,3 +98,10 @@ def test_a_least_interval_close_to_the_differences_of_travel_times_is_found_with
     """Two requests granted together arrive in any order. The mean wait was 186 and 129 times the oracle's."""
     limit = Limit("GCRA 20/s", lambda _: limiters.TokenBucket(1, 20.0), 0.05, 20.0)
     assert excess(limit, loads(limit)["0.9 of the limit"], none, seed)[0] <= 40.0
+
+
+@pytest.mark.parametrize("seed", [4, 11])
+def test_probes_that_restart_a_period_before_the_end_of_a_hint_do_not_make_it_longer(seed: int) -> None:
+    """The gate took periods of a second for three: 14 and 13 times the oracle's wait."""
+    limit = Limit("penalty 20/1s", lambda _: limiters.Penalty(20, 1.0), 1.0, 20.0)
+    assert excess(limit, loads(limit)["bursts"], exact, seed)[0] <= 1.5

@@ -74,8 +74,7 @@ class ClosureTimer:
         "_first_hint_s",
         "_first_refused_s",
         "_is_unfounded",
-        "_jitter",
-        "_last_unhinted",
+        *("_jitter", "_last_unhinted"),
         "_of_burst",
         "_opened_early",
         "_policy",
@@ -148,7 +147,8 @@ class ClosureTimer:
         self, kind: GrantKind, granted_at_s: float, now: float, hint_s: float | None, estimate: LimitEstimate
     ) -> Closure:
         is_recovery = kind is _RECOVERY_PROBE
-        was_early = is_recovery and self._opened_early and self._expected_end_s is None
+        is_before_end = granted_at_s < self.hinted_end_s and self._expected_end_s is None
+        was_early = is_recovery and self._opened_early and is_before_end
         self._early_refusals += was_early
         self._refused_recoveries += is_recovery
         self._opened_early = False
@@ -165,10 +165,8 @@ class ClosureTimer:
             least = self.room_after_probe if is_recovery and self._expected_end_s is not None else _MIN_ROOM
             self.room_after_probe = max(least, min(_MAX_ROOM, room))
             opens_at_s = self.hinted_end_s = now + told_s
-            names_period = estimate.hints.names_period(told_s)
-            closure = Closure(
-                kind, granted_at_s, told_s, hinted=True, opens_at_s=opens_at_s, names_period=names_period
-            )
+            closure = Closure(kind, granted_at_s, told_s, hinted=True, opens_at_s=opens_at_s, was_early=was_early)
+            closure.names_period = estimate.hints.names_period(told_s)
             tries_early = self._early_refusals < _MAX_EARLY_REFUSALS and not self._policy.is_share
             if told_s <= MAX_CHEAP_HINT_S and rounding_s(told_s) and tries_early:
                 closure.opens_at_s = self._early_end_s(estimate, closure)

@@ -1,6 +1,7 @@
 """The lessons of single closures."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -129,6 +130,14 @@ def test_only_the_second_refused_recovery_probe_lengthens_the_period() -> None:
     assert estimate.window.period_s == 30.0
     learn_from(estimate, closure(GrantKind.RECOVERY_PROBE, 21.0, 1.0), 30.0)
     assert estimate.window.period_s == 30.0
+
+
+def test_a_recovery_probe_that_was_refused_before_the_end_of_a_hint_lengthens_no_period() -> None:
+    """The upstream may restart its period at each refusal. The hint was right."""
+    estimate = estimate_of(10, 10.0, [0.0] * 10)
+    for at_s in (9.5, 19.0):
+        learn_from(estimate, replace(closure(GrantKind.RECOVERY_PROBE, at_s, 10.0), was_early=True), at_s + 9.5)
+        assert (estimate.window.period_s, estimate.proven) == (10.0, 0)
 
 
 def test_a_refusal_at_the_concurrency_limit_lowers_only_that_limit() -> None:

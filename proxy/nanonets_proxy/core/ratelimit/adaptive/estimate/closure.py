@@ -27,6 +27,8 @@ class Closure:
     """When the closure ends."""
     names_period: bool = False
     """Whether the hint seems to be the length of each period. Then the end of this period is unknown."""
+    was_early: bool = False
+    """Whether the refused request was a recovery probe that came before the end of the previous hint."""
     full: "Closure | None" = None
     """This closure before it was shortened; None if it was not."""
     refused: int = 1

@@ -10,7 +10,7 @@ The lesson is drawn once per closure, when the outcome of each earlier request i
 | any but a limit probe | a usual period explains all refusals | count and period of that fit (`period_fit.py`) |
 | a limit probe, or any request during an unproven raise | | undo the raise; the next probe is later and smaller |
 | any, with as many in flight as allowed | not at a known period end | that number is the concurrency limit |
-| the recovery probe | twice in a row | the period lasts up to the end of the hint |
+| the recovery probe | twice in a row, after the end of the hint | the period lasts up to the end of the next hint |
 | any other | just after a period that varies little, not in a burst | the period is longer by that much |
 | | the period admitted some requests | that number, or the most of the last eight, is the count |
 | | the period admitted none | the period is longer |
@@ -72,7 +72,7 @@ def learn_from(estimate: LimitEstimate, closure: Closure, now: float) -> None:
     if closure.kind in LIMIT_PROBES or estimate.before_raise is not None:
         _undo_raise(estimate, closure, admitted, needed_s, now)
     elif closure.kind is GrantKind.RECOVERY_PROBE:
-        if not estimate.proven and needed_s > window.period_s:
+        if not estimate.proven and needed_s > window.period_s and not closure.was_early:
             estimate.set_window(window.count, needed_s)
         estimate.proven = 0.0
     elif window.period_s < needed_s <= _SAME_PERIOD * window.period_s and not _is_new_period(estimate, closure):
