@@ -36,6 +36,11 @@ class ReplicaLoop:
             self._stands_until_s = until_s
             self._loop.call_at(until_s, self._go_on)
 
+    def suspend(self, for_s: float) -> None:
+        """Stops the machine of the process, with its monotonic clock."""
+        self.stand_still(for_s)
+        self._clock_off_s -= for_s
+
     def _go_on(self) -> None:
         while self._kept and self._loop.time() >= self._stands_until_s:
             self._kept.pop(0).run()

@@ -7,6 +7,7 @@ unknown member is `who`, and the member says hello again.
 
 Each message has `sent_at_s`, when it was sent by the clock of this leader. An outcome counts from then, and not
 from its arrival: Redis or this leader may have been slow. Likewise, a request counts from when it was `sent`.
+A wait counts from the arrival: the member ends it on time, and a wrong estimate must refuse nobody.
 
 Each `alive` of a member has the numbers of all its claims. Messages arrive in order, so a difference means that one
 was lost: a claim that the member does not have any more ends, a grant that it has not heard of is told again, and a
@@ -117,7 +118,7 @@ class Host:
                 known.member = member
                 self.home.sent(known, sent_at_s - _span(age_s))
                 continue
-            claim = PeerClaim(int(number), member, str(scope), str(lane), sent_at_s + float(wait_s), _cost(cost))
+            claim = PeerClaim(int(number), member, str(scope), str(lane), now_s + float(wait_s), _cost(cost))
             claim.is_granted, claim.granted_at_s = True, sent_at_s - _span(age_s)
             self.home.adopt(claim, now_s, is_counted=bool(is_counted))
             member.claims[claim.number] = claim
@@ -165,7 +166,7 @@ class Host:
         if claim is not None:  # asked again: an answer was lost
             member.answer(claim.grant() | {"again": True} if claim.is_granted else {"t": "wait", "n": number})
             return
-        cost, deadline_s = _cost(message["cost"]), message["sent_at_s"] + float(message["wait"])
+        cost, deadline_s = _cost(message["cost"]), now_s + float(message["wait"])
         claim = member.returned.pop(number, None)
         if claim is None:
             claim = PeerClaim(number, member, str(message["scope"]), str(message["lane"]), deadline_s, cost)

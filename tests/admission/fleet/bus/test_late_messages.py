@@ -1,6 +1,7 @@
 """Messages that arrive late, and processes that stand still. The leader times each event by when it happened."""
 
 import asyncio
+import json
 import math
 import random
 from typing import cast
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.faults import BUSY, FAULTS, LEARNING_AT_S, Busy, be_busy, run
+from nanonets_proxy.admission.fleet.bus.post import unseal
 from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
@@ -143,3 +145,63 @@ def test_a_process_that_stood_still_reads_a_429_before_it_takes_the_request_for_
         future.cancel()
 
     run_virtually(main())
+
+
+def test_no_request_waits_for_a_machine_that_was_suspended() -> None:
+    """Its clock is 10 s behind now, so its messages seem to come 10 s late."""
+
+    async def main() -> None:
+        scene = FleetScene(3, None)
+        await scene.start()
+        await asyncio.sleep(1.0)
+        suspended = scene.leader
+        scene.processes[suspended].suspend(10.0)
+        await asyncio.sleep(10.1)
+        second = scene.leader
+        assert second != suspended
+        await scene.request(suspended, "c", wait_s=0.5)
+        (third,) = {0, 1, 2} - {suspended, second}
+        await asyncio.sleep(1.0)
+        scene.processes[third].stand_still(1.2)  # it does not ask for the lease
+        scene.kill(second)
+        await asyncio.sleep(3.0)
+        assert scene.leader == suspended
+        published = scene.redis.published
+        await scene.request(third, "c", wait_s=0.5)
+        assert scene.counts.errors == []
+        assert max(scene.counts.waits_s) < 0.01
+        assert scene.redis.published < published + 20
+        await scene.stop()
+
+    run_virtually(main())
+
+
+def test_no_request_counts_as_sent_before_its_grant() -> None:
+    """While Redis is slow, a member whose clock stood still for a moment seems to have sent it earlier."""
+
+    async def main() -> None:
+        scene = FleetScene(2, None, service_s=5.0)
+        await scene.start()
+        await asyncio.sleep(1.0)
+        follower = 1 - scene.leader
+        scene.processes[follower].suspend(0.2)
+        scene.redis.jitter_s = 0.03
+        await asyncio.sleep(0.5)
+        began_s = scene.loop.time()
+        tasks = [scene.loop.create_task(scene.request(follower, f"c{number}")) for number in range(5)]
+        await asyncio.sleep(0.5)
+        (scope,) = scene.replicas[scene.leader].gate().scopes
+        assert len(scope.limit.estimate.window.grants_since(began_s)) == 5
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await scene.stop()
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("at", ["NaN", "-inf", None, "x", 1e400])
+def test_an_envelope_without_a_time_is_malformed(at: object) -> None:
+    data = b'{"from": "a", "epoch": 1, "at": %s, "is": []}' % json.dumps(at).encode()
+    with pytest.raises((ValueError, TypeError)):
+        unseal(data)

@@ -1,3 +1,4 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,7 +16,7 @@ def test_a_message_was_sent_as_much_earlier_as_it_took_longer_than_the_fastest_o
     assert arrivals.sent_at_s("b", OFF_S + 12.0, 12.3) == 12.3
 
 
-@given(st.lists(st.tuples(st.floats(0, 0.3), st.floats(0.01, 0.6)), min_size=1), st.floats(-1e6, 1e6))
+@given(st.lists(st.tuples(st.floats(0, 0.24), st.floats(0.01, 5)), min_size=1), st.floats(-1e6, 1e6))
 def test_the_error_is_the_time_that_the_fastest_message_took(
     messages: list[tuple[float, float]], off_s: float
 ) -> None:
@@ -45,17 +46,40 @@ def test_senders_that_are_silent_for_long_are_forgotten() -> None:
     assert len(arrivals) < 10
 
 
-def test_a_second_after_the_machine_of_a_sender_slept_its_messages_are_not_late() -> None:
-    """Its clock stood still. With the fastest message of before, each of its messages would be 5 s old."""
+def test_the_clock_of_a_sender_that_was_silent_for_long_is_not_known() -> None:
+    """After a partition of ten hours, clocks that drift by 0.2 ms a second differ by 7 s more."""
     arrivals = Arrivals()
-    assert arrivals.sent_at_s("a", 100.0, 10.0) == 10.0
-    found_s = [arrivals.sent_at_s("a", told_s, told_s - 85.0) for told_s in (101.0, 101.5, 102.0, 103.0)]
-    assert found_s == [11.0, 11.5, 17.0, 18.0]
+    arrivals.sent_at_s("a", 0.0, 0.0)
+    assert arrivals.sent_at_s("a", 36000 * (1 - 2e-4), 36000.0) == 36000.0
 
 
-def test_messages_that_were_held_up_are_late_and_the_next_ones_are_not() -> None:
-    """Redis stood still for 3 s."""
+@pytest.mark.parametrize("stood_s", [0.4, 10.0])
+def test_after_a_second_the_sender_s_clock_is_known_to_have_stood_still(stood_s: float) -> None:
+    """The monotonic clock does not run while a machine is suspended: each later message seems to come late."""
     arrivals = Arrivals()
-    assert arrivals.sent_at_s("a", 100.0, 10.0) == 10.0
-    messages = ((100.5, 13.5), (101.5, 13.5), (103.5, 13.5), (104.0, 14.0), (105.0, 15.25))
-    assert [arrivals.sent_at_s("a", *each) for each in messages] == [10.5, 11.5, 13.5, 14.0, 15.0]
+    for number in range(100):
+        arrivals.sent_at_s("a", number / 4, number / 4)
+    for number in range(100, 200):
+        at_s = number / 4 + stood_s
+        late_s = at_s - arrivals.sent_at_s("a", number / 4, at_s)
+        assert late_s == pytest.approx(min(stood_s, 2.0) if number < 105 else 0.0)
+
+
+def test_messages_that_wait_for_a_slow_receiver_do_not_hide_its_delay() -> None:
+    """It reads them at once, and later ones in time: its sender's clock ran on."""
+    arrivals = Arrivals()
+    for number in range(100):
+        arrivals.sent_at_s("a", number / 4, number / 4)
+    for number in range(100, 106):
+        assert arrivals.sent_at_s("a", number / 4, 26.5) == max(number / 4, 24.5)
+    for number in range(107, 200):
+        assert arrivals.sent_at_s("a", number / 4, number / 4 + 0.2) == pytest.approx(number / 4)
+
+
+@pytest.mark.parametrize("told_s", [1e300, -1e300, 1e18, 0.0])
+def test_a_wrong_time_spoils_later_ones_for_a_second_and_by_two_seconds(told_s: float) -> None:
+    arrivals = Arrivals()
+    arrivals.sent_at_s("a", told_s, 50.0)
+    for number in range(201, 400):
+        late_s = number / 4 - arrivals.sent_at_s("a", number / 4 + 100, number / 4)
+        assert 0 <= late_s <= (2.0 if number < 206 else 1e-6)

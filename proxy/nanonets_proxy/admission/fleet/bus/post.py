@@ -5,6 +5,7 @@ sent, by the sender's clock. Each message is an object; `t` names its kind. docs
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -36,7 +37,10 @@ def unseal(data: bytes) -> Envelope:
     messages = document["is"]
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise ValueError("an envelope without messages")
-    return Envelope(str(document["from"]), int(document["epoch"]), float(document["at"]), messages)
+    at_s = float(document["at"])
+    if not math.isfinite(at_s):
+        raise ValueError(f"{at_s!r} is no instant")
+    return Envelope(str(document["from"]), int(document["epoch"]), at_s, messages)
 
 
 def deliver(data: bytes, on_message: Callable[[str, int, float, Message], None]) -> None:

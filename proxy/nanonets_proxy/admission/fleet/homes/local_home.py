@@ -76,6 +76,7 @@ class LocalHome:
         twin = self._twin(claim)
         if twin is not None and twin.state is _ADMITTED:
             limit = self.gate.limit_to_tell(twin.scope, self._loop.time())
+            sent_at_s = max(twin.granted_at_s, sent_at_s)  # the estimate of the member's clock may be off
             sent(limit, twin.serial, twin.granted_at_s, sent_at_s, twin.cost)
             claim.granted_at_s = twin.granted_at_s = sent_at_s
             self.room.poll()

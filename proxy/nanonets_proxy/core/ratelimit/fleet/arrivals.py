@@ -4,8 +4,8 @@ A message tells the instant at which it was sent, by its sender's clock. Of the 
 took almost no time. So the others were sent as much earlier than they arrived as they took longer than that one.
 The result is too late by the time that the fastest one took.
 
-After a silence, messages were held up, or the sender's machine slept and its clock stood still. A second of
-messages tells which.
+A clock may stand still: the monotonic clock of a suspended machine does. Then all later messages seem late. So the
+estimate begins anew once none was fast for a while, and no message counts as very late.
 """
 
 import math
@@ -13,33 +13,40 @@ from collections.abc import Hashable
 from typing import Final
 
 _REMEMBERED_S: Final = 30.0
-"""The fastest message of 30 to 60 s counts. Two clocks drift apart by at most 0.2 ms a second."""
-
-_SILENT_S: Final = 1.0
-"""Replicas send several messages a second."""
+"""The fastest message of 30 to 90 s counts. Two clocks drift apart by at most 0.2 ms a second."""
+_SLOW_S: Final = 0.25
+"""Replicas do without a leader whose responses take longer, so not all messages are so slow for long."""
+_ALL_SLOW_S: Final = 1.0
+"""If all messages were slow for longer, the clock of the sender has stood still."""
+_MOST_LATE_S: Final = 2.0
+"""Until then, a message counts as late by at most this."""
 
 
 class _Sender:
     """The messages of one process."""
 
-    __slots__ = ("_before_s", "_heard_at_s", "_least_s", "until_s")
+    __slots__ = ("_before_s", "_least_s", "_slow_since_s", "until_s")
 
     def __init__(self) -> None:
         self._before_s = math.inf
-        self._heard_at_s = math.inf
         self._least_s = math.inf  # the clock of this process less that of the sender, and the least time underway
+        self._slow_since_s = math.inf
         self.until_s = -math.inf
 
     def sent_at_s(self, told_s: float, now: float) -> float:
+        took_s = now - told_s
         if now >= self.until_s:
-            self._before_s, self._least_s = self._least_s, math.inf
+            self._before_s = self._least_s if now < self.until_s + _REMEMBERED_S else math.inf
+            self._least_s = math.inf
             self.until_s = now + _REMEMBERED_S
-        elif now > self._heard_at_s + _SILENT_S:
-            self._before_s, self._least_s = min(self._before_s, self._least_s), math.inf
-            self.until_s = now + _SILENT_S
-        self._heard_at_s = now
-        self._least_s = min(self._least_s, now - told_s)
-        return told_s + min(self._before_s, self._least_s)
+        self._least_s = min(self._least_s, took_s)
+        if took_s - min(self._before_s, self._least_s) < _SLOW_S:
+            self._slow_since_s = math.inf
+        elif self._slow_since_s + _ALL_SLOW_S < now:
+            self._before_s, self._least_s, self._slow_since_s = math.inf, took_s, math.inf
+        else:
+            self._slow_since_s = min(self._slow_since_s, now)
+        return max(now - _MOST_LATE_S, told_s + min(self._before_s, self._least_s))
 
 
 class Arrivals:
