@@ -176,6 +176,35 @@ def test_no_request_waits_for_a_machine_that_was_suspended() -> None:
     run_virtually(main())
 
 
+def test_a_request_whose_grant_was_lost_counts_from_when_it_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        scene = FleetScene(2, None, GatePolicy(max_in_flight=10, max_waiting=10, initial_unconfirmed=1))
+        await scene.start()
+        await asyncio.sleep(1.0)
+        follower, lost_at_s = 1 - scene.leader, []
+        deliver = scene.buses[follower].deliver
+
+        def lose_one(data: bytes, loop: asyncio.AbstractEventLoop) -> None:
+            if b'"grant"' in data and not lost_at_s:
+                lost_at_s.append(scene.loop.time())
+            else:
+                deliver(data, loop)
+
+        monkeypatch.setattr(scene.buses[follower], "deliver", lose_one)
+        first = scene.loop.create_task(scene.request(scene.leader, "a"))
+        await scene.request(follower, "b")  # it waits for the first
+        await first
+        sent_s, number = scene.counts.sent[-1]
+        assert number == follower
+        assert sent_s > lost_at_s[0] + 0.3
+        (scope,) = scene.replicas[scene.leader].gate().scopes
+        known_s = max(at_s for at_s, _ in scope.limit.estimate.window.grants_since(-math.inf))
+        assert known_s == pytest.approx(sent_s, abs=TOLERANCE_S)
+        await scene.stop()
+
+    run_virtually(main())
+
+
 def test_no_request_counts_as_sent_before_its_grant() -> None:
     """While Redis is slow, a member whose clock stood still for a moment seems to have sent it earlier."""
 

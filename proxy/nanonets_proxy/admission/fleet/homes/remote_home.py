@@ -155,7 +155,7 @@ class RemoteHome:
             claim.report_in_s = None if (report_in_s := message.get("report_in")) is None else float(report_in_s)
             claim.granted(now_s)
             self._report_later(claim)
-            if claim.is_granted and late_s > _LATE_S:
+            if claim.is_granted and (late_s > _LATE_S or message.get("again")):
                 self._send({"t": "sent", "n": number})
         else:
             reason, position = Reason(message["reason"]), message.get("position")
