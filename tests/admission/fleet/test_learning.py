@@ -15,22 +15,25 @@ from support.gate.virtual_loop import run_virtually
 
 
 @pytest.mark.parametrize(
-    ("fault", "when"),
+    ("fault", "when", "most"),
     [
-        ("leader: SIGKILL", 4),
-        ("follower: SIGSTOP for 20 s", 2),
-        ("Redis: hangs for 0.3 s", 3),
-        ("Redis: hangs for 3 s", 1),
-        ("Redis: away for 3 s, then empty", 1),
-        ("Redis: away for 30 s, then empty", 2),
-        ("Redis: read-only for 5 s", 1),
-        ("Redis: 20 ms slow for 20 s", 0),
+        ("leader: SIGKILL", 4, 20),
+        ("follower: SIGSTOP for 20 s", 2, 20),
+        ("Redis: hangs for 0.3 s", 3, 20),
+        ("Redis: hangs for 3 s", 1, 20),
+        ("Redis: away for 3 s, then empty", 1, 20),
+        ("Redis: away for 30 s, then empty", 2, 29),
+        ("Redis: read-only for 5 s", 1, 20),
+        ("Redis: 20 ms slow for 20 s", 0, 20),
     ],
 )
-def test_a_fault_while_the_limit_is_being_learned_costs_few_429s(fault: str, when: int) -> None:
-    """Without a fault, a fleet draws up to 9 429s in these 40 s. The aim is at most 20 more."""
+def test_a_fault_while_the_limit_is_being_learned_costs_few_429s(fault: str, when: int, most: int) -> None:
+    """Without a fault, a fleet draws up to 9 429s in these 40 s. The aim is at most 20 more.
+
+    It costs almost as many if Redis is away for so long that each replica meets the limit on its own.
+    """
     found = run(FAULTS[fault], LEARNING_AT_S[when])
-    assert found.refused <= 9 + 20
+    assert found.refused <= most
     assert found.errors == 0
 
 
