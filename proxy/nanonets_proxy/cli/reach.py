@@ -24,6 +24,8 @@ def settings_to_reach(invocation: Invocation) -> Settings:
     except SettingsError as error:
         settings = _read_alone(invocation, "admin_listen", "key_timeout") or _read_alone(invocation, "admin_listen")
         if settings is None:
+            if any(problem.startswith("admin_listen: ") for problem in error.problems):
+                raise
             raise SettingsError(*error.problems, _UNREACHED) from None
         for problem in error.problems:
             sys.stderr.write(f"{PROGRAM}: {problem}\n")
