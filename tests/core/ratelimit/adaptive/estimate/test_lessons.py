@@ -79,7 +79,7 @@ def test_a_varying_quota_is_probed_by_a_larger_count_even_if_the_count_is_small(
     assert not estimate.prefers_count_probe
 
 
-@pytest.mark.parametrize(("period_s", "varies"), [(1.0, False), (10.0, True)])
+@pytest.mark.parametrize(("period_s", "varies"), [(1.0, False), (2.2, False), (10.0, True)])
 def test_one_request_more_in_a_short_period_is_no_varying_quota(period_s: float, varies: bool) -> None:
     estimate = estimate_of(3, period_s, [])
     estimate.note_admitted(3, 2)

@@ -32,6 +32,7 @@ _RESERVE_KEPT = 0.75  # of the reserve, per period without a refusal
 _STARTS_TO_CONFIRM = 2  # a window aligned to the upstream's clock may forgive a period that is a little too short
 CHEAP_S = 2.0  # a refused limit probe may cost a closure this long at any time
 FIRST_PROBE_AFTER = 4  # periods, where a refused probe may cost a whole period
+_SHORT_S = 5.0  # without hints, a token bucket is learned as a window of up to a few seconds
 _LATE = 0.9  # of a period: with hints of constant length, the refusal of a later probe would cost the next period
 
 
@@ -257,7 +258,7 @@ class LimitEstimate:
         self._admitted.extend(admitted)
         differ_by = max(self._admitted, default=0.0) - min(self._admitted, default=0.0)
         # A large request leaves part of a period. In a short one, a token that came back looks like one more.
-        self.quota_varies = differ_by >= max(self.window.refused_cost, 2 if self.window.period_s <= CHEAP_S else 1)
+        self.quota_varies = differ_by >= max(self.window.refused_cost, 2 if self.window.period_s <= _SHORT_S else 1)
 
     def lower_count(self, admitted: float, now: float) -> None:
         """Notes a period that admitted fewer requests than the count.
