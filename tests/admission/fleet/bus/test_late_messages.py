@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.faults import BUSY, FAULTS, LEARNING_AT_S, Busy, be_busy, run
-from nanonets_proxy.admission.fleet.bus.post import unseal
+from nanonets_proxy.admission.fleet.beliefs import NAME
+from nanonets_proxy.admission.fleet.bus.post import seal, unseal
 from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.snapshot import dump
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 from simulator.limiters import FixedWindow
 from support.gate.fleet_scene import FleetScene
@@ -234,3 +236,53 @@ def test_an_envelope_without_a_time_is_malformed(at: object) -> None:
     data = b'{"from": "a", "epoch": 1, "at": %s, "is": []}' % json.dumps(at).encode()
     with pytest.raises((ValueError, TypeError)):
         unseal(data)
+
+
+def test_a_hello_that_comes_late_tells_when_its_requests_were_sent() -> None:
+    async def main() -> None:
+        scene = FleetScene(2, None)
+        await scene.start()
+        await asyncio.sleep(1.0)
+        lead, now_s = scene.replicas[scene.leader].position.lead, scene.processes[scene.leader].time()
+        assert lead is not None
+        assert lead.host is not None
+        scopes, held = {"s": [[[1.0, 1, 1]], 3.0]}, [[7, "s", "lane", 9.0, 1, 0.25, False]]
+        hello = {
+            "from": "x",
+            "sent_at_s": now_s - 0.5,
+            "places": 1,
+            "scopes": scopes,
+            "held": held,
+            "uncounted": [],
+        }
+        lead.host.hello(hello, now_s)
+        limit = lead.host.home.gate.scopes.by_name["s"].limit
+        assert [at_s for at_s, _ in limit.estimate.window.grants_since(-math.inf)] == [now_s - 1.5, now_s - 0.75]
+        assert limit.opens_at_s == now_s + 2.5
+        assert lead.host.members["x"].claims[7].granted_at_s == now_s - 0.75
+        await scene.stop()
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("what", ["granted", "resign", "beat"])
+def test_what_a_leader_tells_is_as_old_as_its_message(what: str) -> None:
+    async def main() -> None:
+        scene = FleetScene(2, None, clocks_off_s=1e4)
+        await scene.start()
+        await asyncio.sleep(1.0)
+        follower = 1 - scene.leader
+        leader, replica = scene.replicas[scene.leader].position, scene.replicas[follower]
+        message = {"t": what, "log": [["s", 1.0, 1]], "replicas": 1, "beliefs": dump([], NAME, 0.0)}
+        late = seal(leader.name, leader.epoch, scene.processes[scene.leader].time() - 0.2, [message])
+        scene.buses[follower].deliver(late, scene.loop)
+        await asyncio.sleep(0.001)
+        now_s, beliefs = scene.processes[follower].time(), replica.beliefs
+        if what == "beat":
+            assert beliefs.at_s == pytest.approx(now_s - 0.2, abs=TOLERANCE_S)
+        else:
+            ((age_s, _, _),) = beliefs.leader_log.ages(now_s, -1, {})["s"]
+            assert age_s == pytest.approx(1.2, abs=TOLERANCE_S)
+        await scene.stop()
+
+    run_virtually(main())
