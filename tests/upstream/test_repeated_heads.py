@@ -169,13 +169,18 @@ def test_two_connection_fields_are_left_to_httptools() -> None:
 
 
 @pytest.mark.parametrize("size", [MAX_HEAD_BYTES // 2, MAX_HEAD_BYTES - 100, MAX_HEAD_BYTES + 1])
-def test_a_large_head_is_left_to_httptools(size: int) -> None:
+@pytest.mark.parametrize("body", [b"", b"{", b"{}"])
+def test_a_large_head_is_left_to_httptools(size: int, body: bytes) -> None:
     names = [b"Content-Type", b"Content-Length", b"X"]
-    data = head_of([TYPE, LENGTH, (b"X", b"x" * size)]) + b"{}"
-    parser = used_parser(names)
-    parse_with(parser, data)
-    assert not is_by_pattern(parser)
-    assert_same_outcome(names, data, [])
+    large = b"x" * size
+    for head in (
+        head_of([TYPE, LENGTH, (b"X", large)]),
+        head_of([TYPE, LENGTH, (b"X", b"x")], b"HTTP/1.1 404 " + large),
+    ):
+        parser = used_parser(names)
+        parse_with(parser, head + body)
+        assert not is_by_pattern(parser)
+        assert_same_outcome(names, head + body, [])
 
 
 # --- whatever arrives -----------------------------------------------------------------------------

@@ -285,6 +285,7 @@ def test_the_size_of_a_head_is_limited() -> None:
     assert parse(OK, *[field] * 60, end).error is None
     assert parse(OK, *[field] * 70, end).error is UpstreamReplyTooLarge
     assert parse(OK, b"A: ", *[KIBIBYTE] * 65).error is UpstreamReplyTooLarge
+    assert parse(b"HTTP/1.1 404 %b\r\n%b" % (KIBIBYTE * 65, end)).error is UpstreamReplyTooLarge
 
 
 def test_interim_heads_count_together() -> None:

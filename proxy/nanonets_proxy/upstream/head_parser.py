@@ -59,11 +59,11 @@ class HeadParser:
         if at < len(data):
             self._parser.feed_data(data[at:])
 
-    def _fields_are_too_large(self) -> bool:
-        """Counts heads and trailers together, however they were split; False if no section is arriving."""
+    def _is_too_large(self) -> bool:
+        """Counts reason, fields and trailers together, however they were split; False if no section is arriving."""
         if not self._names:
             return False
-        counted = self._interim_bytes + size_of(self.head.names, self.head.values)
+        counted = self._interim_bytes + len(self._reason) + size_of(self.head.names, self.head.values)
         return counted + size_of(self._names, self._values) > MAX_HEAD_BYTES
 
     def on_status(self, status: bytes) -> None:

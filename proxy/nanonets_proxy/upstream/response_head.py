@@ -10,11 +10,11 @@ from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import ADVICE_FIELDS
 
 # Building a pattern costs about as much as it then saves in 100 responses.
 _USES_BEFORE_PATTERN: Final = 100
-_MOST_BYTES: Final = 16 * 1024  # of a repeated head; httptools' reader counts larger ones
+_MOST_BYTES: Final = 16 * 1024  # of a head that a pattern reads; HeadParser applies the limit for all heads
 _STATUS_LINE: Final = rb"HTTP/1\.1 (?:200 OK|(?!204|304)(?P<code>[2-5][0-9][0-9]) (?P<reason>[ -~]*+))\r\n"
 _VALUE: Final = rb"[!-~][ -~]*+(?<! )"
 _VALUES: Final = {b"content-length": rb"(?P<length>[0-9]{1,18})", b"content-type": b"(?P<type>" + _VALUE + b")"}
-_GROUPS: Final = ("code", "reason", "before", "connection", "after", "length", "type", "rest")
+_GROUPS: Final = ("code", "reason", "fields", "before", "after", "length", "type", "rest")
 # Fields that frame the message, do not pass, or pass with another value.
 _NOT_REPEATED: Final = HOP_BY_HOP - {b"connection"} | {b"location"}
 
@@ -70,18 +70,17 @@ NO_HEAD.is_chunked = NO_HEAD.has_advice = False
 class RepeatedHead(ResponseHead):
     """A head that a `HeadShape` has read. Few responses need its values, so they are read when first asked for."""
 
-    __slots__ = ("received",)
+    __slots__ = ("field_lines",)
 
-    received: tuple[bytes, ...]
-    """The lines of the fields."""
+    field_lines: bytes
+    """The header section as received, without the empty line."""
     body_length: int
     is_chunked = False
 
     def __getattr__(self, name: str) -> tuple[bytes, ...]:
         if name != "values":
             raise AttributeError(name)
-        lines = b"".join(self.received).splitlines()
-        self.values = values = tuple(line.partition(b": ")[2] for line in lines)
+        self.values = values = tuple(line.partition(b": ")[2] for line in self.field_lines.splitlines())
         return values
 
 
@@ -124,11 +123,10 @@ class HeadShape:
         if self._pattern is None or (found := self._pattern.match(data)) is None:
             return None
         head = RepeatedHead()
-        code, reason, before, connection, after, length, head.content_type, rest = found.group(*self._groups)
-        head.received = (before, connection, after)
-        head.lines = lines = before + after
-        if len(lines) > _MOST_BYTES:
+        code, reason, head.field_lines, before, after, length, head.content_type, rest = found.group(*self._groups)
+        if len(data) - len(rest) > _MOST_BYTES:
             return None
+        head.lines = before + after
         if code is None:
             head.status, head.reason = 200, b"OK"
         else:
@@ -145,15 +143,15 @@ def _expression(names: tuple[bytes, ...], lower: list[bytes]) -> bytes:
     counts = [lower.count(name) for name in (b"content-length", b"content-type", b"connection")]
     if counts not in ([1, 1, 0], [1, 1, 1]) or not _NOT_REPEATED.isdisjoint(lower) or not is_usual(names):
         return b""
-    lines = [_STATUS_LINE, b"(?P<before>"]
+    lines = [_STATUS_LINE, b"(?P<fields>(?P<before>"]
     for name, own in zip(names, lower, strict=True):
         if own == b"connection":
-            lines.append(b")(?P<connection>%b: [Kk]eep-[Aa]live\r\n)(?P<after>" % name)
+            lines.append(b")%b: [Kk]eep-[Aa]live\r\n(?P<after>" % name)
         else:
             lines.append(re.escape(name) + b": " + _VALUES.get(own, _VALUE) + b"\r\n")
     if b"connection" not in lower:
-        lines.append(b")(?P<connection>)(?P<after>")
-    return b"".join([*lines, b")\r\n(?P<rest>(?s:.*))"])
+        lines.append(b")(?P<after>")
+    return b"".join([*lines, b"))\r\n(?P<rest>(?s:.*))"])
 
 
 def size_of(names: Sequence[bytes], values: Sequence[bytes]) -> int:

@@ -145,11 +145,11 @@ class ResponseParser(HeadParser):
             if self._error is not None:
                 raise self._error
             # While the head arrives, its fields cannot be larger than all its bytes.
-            if self._overhead_bytes > MAX_HEAD_BYTES or (self.state is not _HEAD and self._fields_are_too_large()):
+            if self._overhead_bytes > MAX_HEAD_BYTES or (self.state is not _HEAD and self._is_too_large()):
                 raise too_large()
 
     def _read_body(self, data: bytes) -> None:
-        """Reads the next bytes of a body whose head is a repeated one."""
+        """Reads the next bytes of a body whose head a pattern has read."""
         missing = self._awaited_bytes - len(data)
         if missing < 0:
             if data[missing:].strip(b"\r\n"):  # httptools ignores line ends between responses
@@ -236,9 +236,7 @@ class ResponseParser(HeadParser):
         if self.state is not _HEAD or self._error is not None:
             return
         # The fields cannot be larger than all bytes since the start of the response.
-        if len(self._names) > MOST_FIELDS or (
-            self._overhead_bytes > MAX_HEAD_BYTES and self._fields_are_too_large()
-        ):
+        if len(self._names) > MOST_FIELDS or (self._overhead_bytes > MAX_HEAD_BYTES and self._is_too_large()):
             self._error = too_large()
             return
         if (head := self._parse_head()) is None:
@@ -286,7 +284,7 @@ class ResponseParser(HeadParser):
         if self.state is not _BODY or self._error is not None:
             return
         if self._names:
-            if self._fields_are_too_large():
+            if self._is_too_large():
                 self._error = too_large()
                 return
             self.trailers = list(zip(self._names, self._values, strict=True))
