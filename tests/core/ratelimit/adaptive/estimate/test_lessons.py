@@ -66,6 +66,17 @@ def test_where_periods_admit_now_more_and_now_fewer_the_count_is_the_most_of_the
     assert counts == [(7, 7, False), (9, 7, True), *[(9, 6, True)] * 7, *[(8, 6, True)] * 2, (6, 6, False)]
 
 
+@pytest.mark.parametrize(("burst", "varies"), [(20, False), (5, True)])
+def test_a_large_first_burst_is_no_sign_of_a_varying_quota(burst: int, varies: bool) -> None:
+    """A token bucket admits its whole size at once, and afterwards only as many as its rate allows."""
+    estimate = LimitEstimate()
+    estimate.learn_window(burst, 10.0, backoff(GrantKind.UNPROVEN, 0.1, 1.0), 1.1)
+    for at_s in (10.0, 20.0):
+        estimate.lower_count(3, at_s)
+    assert (estimate.window.count, estimate.proven) == (burst if varies else 3, 3)
+    assert estimate.quota_varies == varies
+
+
 def test_a_varying_quota_is_probed_by_a_larger_count_even_if_the_count_is_small() -> None:
     estimate = estimate_of(3, 10.0, [])
     assert not estimate.prefers_count_probe

@@ -27,7 +27,7 @@ from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
 GUARD = 0.02
 """At most this share is added to a period, since travel times to the upstream differ."""
 
-_REMEMBERED_PERIODS, _REMEMBERED_SHORT = 8, 4  # with several pages, a few in a row often admit the same number
+_REMEMBERED_PERIODS = 8  # where requests have several pages, a few in a row often admit the same number
 _RESERVE_KEPT = 0.75  # of the reserve, per period without a refusal
 _STARTS_TO_CONFIRM = 2  # a window aligned to the upstream's clock may forgive a period that is a little too short
 CHEAP_S = 2.0  # a refused limit probe may cost a closure this long at any time
@@ -226,7 +226,8 @@ class LimitEstimate:
     def learn_window(self, count: float, period_s: float, closure: Closure, now: float) -> None:
         """Sets a window that the refusals so far suggest, and plans the probes that test it. No part is proven."""
         self._admitted.clear()
-        self._admitted.append(count)
+        if count < 2 * SMALL_COUNT:  # a burst may admit more than later periods do; few probes raise a small count
+            self._admitted.append(count)
         self.quota_varies = False
         self.set_window(count, period_s)
         first_s = now if closure.closed_s <= CHEAP_S else now + FIRST_PROBE_AFTER * period_s
@@ -256,12 +257,9 @@ class LimitEstimate:
     def note_admitted(self, *admitted: float) -> None:
         """Notes what periods admitted until they refused a request. The quota varies if they differ."""
         self._admitted.extend(admitted)
-        is_short = self.window.period_s <= _SHORT_S
-        while is_short and len(self._admitted) > _REMEMBERED_SHORT:
-            self._admitted.popleft()
         differ_by = max(self._admitted, default=0.0) - min(self._admitted, default=0.0)
         # A large request leaves part of a period. In a short one, a token that came back looks like one more.
-        self.quota_varies = differ_by >= max(self.window.refused_cost, 2 if is_short else 1)
+        self.quota_varies = differ_by >= max(self.window.refused_cost, 2 if self.window.period_s <= _SHORT_S else 1)
 
     def lower_count(self, admitted: float, now: float) -> None:
         """Notes a period that admitted fewer requests than the count.
