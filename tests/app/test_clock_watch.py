@@ -31,17 +31,17 @@ def _jumped(*readings: Clocks) -> list[dict[str, Any]]:
         (
             _NOON_S + 602,
             "The clock jumped forwards by 10 min, from 2026-09-22T12:00:02Z to 2026-09-22T12:10:02Z.",
-            "the usage ledger and daily_budget count on in the same hour and day",
+            "the usage ledger and daily_budget continue in the same hour and day",
         ),
         (
             _NOON_S + 2 - 3600,
             "The clock jumped backwards by 1 h, from 2026-09-22T12:00:02Z to 2026-09-22T11:00:02Z.",
-            "the usage ledger counts on in the hour 11:00 UTC, and daily_budget in the same day",
+            "the usage ledger continues in the hour 11:00 UTC, and daily_budget in the same day",
         ),
         (
             2.0,
             "The clock jumped backwards by 20718 d 12 h, from 2026-09-22T12:00:02Z to 1970-01-01T00:00:02Z.",
-            "the usage ledger and daily_budget count on in the day 1970-01-01 (UTC), after its counts so far",
+            "the usage ledger and daily_budget continue in the day 1970-01-01 (UTC), and add to its earlier counts",
         ),
     ],
 )
@@ -60,7 +60,7 @@ async def test_a_sleep_of_the_machine_is_told_apart_from_a_jump() -> None:
     (alert,) = _jumped(Clocks(_NOON_S, 100.0, 5.0), Clocks(_NOON_S + 8 * 3600 + 2, 102.0, 5.0 + 8 * 3600))
     assert alert["sentence"] == "The machine slept for 8 h, until 2026-09-22T20:00:02Z."
     assert (alert["jump_s"], alert["slept_s"]) == (0.0, 28_800.0)
-    assert alert["advice"] == "the usage ledger counts on in the hour 20:00 UTC, and daily_budget in the same day"
+    assert alert["advice"] == "the usage ledger continues in the hour 20:00 UTC, and daily_budget in the same day"
 
 
 async def test_a_jump_after_a_sleep_is_in_the_same_event() -> None:

@@ -555,8 +555,8 @@ def test_a_fault_that_may_hide_the_admin_listener_is_an_error_as_another_proxy_m
     fault_line, advice = done.stderr.splitlines()
     assert fault in fault_line
     assert advice == (
-        "nanonets-proxy: admin_listen: is unknown because of this, so the command asked no proxy: correct it, or "
-        "name the running proxy's address with --admin-listen"
+        "nanonets-proxy: admin_listen: cannot be known because of the errors above, so no proxy was asked: correct "
+        "them, or give the running proxy's address with --admin-listen"
     )
 
 

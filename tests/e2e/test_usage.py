@@ -175,13 +175,15 @@ def test_check_names_a_ledger_that_cannot_be_written(tmp_path: Path, run) -> Non
     assert ledger_line(tmp_path / "no" / "usage.db").endswith("cannot be used: no such file or directory")
 
 
-def test_the_usage_of_a_sandbox_is_not_that_of_the_upstream(path: Path, call: Call) -> None:
+def test_the_usage_of_a_sandbox_is_not_that_of_the_upstream(path: Path, call: Call, tmp_path: Path, run) -> None:
     flags = ["--ledger", str(path), "--daily-budget", "1"]
     with running(["serve", *ANY_PORTS, "--sandbox", *flags], environment(), is_forked=True) as proxy:
         proxy.wait_for("started")
         assert call(f"{proxy.url}/api/v4/workflows")[0] == 200
         assert proxy.end() == 0
+    (tmp_path / "new.toml").write_text(f'ledger = "{path}"\npolicy = ["deny * /**"]\n')
+    assert run("policy", "test", str(tmp_path / "new.toml")).returncode == 0
     with sandbox() as upstream, proxy_to(upstream, *flags) as proxy:
         assert call(f"{proxy.url}/api/v4/workflows")[0] == 200, "the sandbox's request is not in the day's budget"
         assert proxy.end() == 0
-    assert sorted(row["environment"] for row in rows(path)) == ["", "sandbox"]
+    assert sorted(row["environment"] for row in rows(path)) == ["", "(sandbox)"]

@@ -125,6 +125,12 @@ def test_the_sandbox_leaves_the_limits_of_the_upstream_in_the_state_file() -> No
     assert config.with_sandbox(SANDBOX).state_file is None
 
 
+def test_the_sandbox_sends_no_traces() -> None:
+    config = _config(otlp_endpoint="http://127.0.0.1:4318").environments[0]
+    assert config.traces is not None
+    assert config.with_sandbox(SANDBOX).traces is None
+
+
 @pytest.mark.parametrize(
     ("environ", "given", "variable"),
     [

@@ -81,14 +81,16 @@ class ClockWatch:
 def _meaning(before_s: float, now_s: float, *, is_jump: bool) -> str:
     """Returns what a jump from one instant to another means for the ledger and the budgets."""
     if before_s // HOUR_S == now_s // HOUR_S:
-        meaning = "the usage ledger and daily_budget count on in the same hour and day"
+        meaning = "the usage ledger and daily_budget continue in the same hour and day"
     elif before_s // DAY_S == now_s // DAY_S:
         meaning = (
-            f"the usage ledger counts on in the hour {_text(now_s, '%H:00')} UTC, and daily_budget in the same day"
+            f"the usage ledger continues in the hour {_text(now_s, '%H:00')} UTC, and daily_budget in the same day"
         )
     else:
         day = _text(now_s, "%Y-%m-%d")
-        meaning = f"the usage ledger and daily_budget count on in the day {day} (UTC), after its counts so far"
+        meaning = (
+            f"the usage ledger and daily_budget continue in the day {day} (UTC), and add to its earlier counts"
+        )
     return f"{meaning}; if the clock is wrong now, set it" if is_jump else meaning
 
 

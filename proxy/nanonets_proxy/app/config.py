@@ -6,7 +6,7 @@ It can be pickled, and importing it imports no settings code. It holds the sourc
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 from nanonets_proxy.core.access.access_rules import AccessRule
 from nanonets_proxy.core.access.budget_rule import BudgetRule
@@ -23,7 +23,7 @@ from nanonets_proxy.jobs.policy import JobsPolicy
 from nanonets_proxy.keys.source import FileKey, KeySource, KeySourceConfig
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.server.tls_policy import ListenerTlsPolicy
-from nanonets_proxy.telemetry.ledger.policy import LedgerPolicy
+from nanonets_proxy.telemetry.ledger.policy import SANDBOX, LedgerPolicy
 from nanonets_proxy.telemetry.otlp.policy import MetricsPolicy, TracesPolicy
 from nanonets_proxy.telemetry.webhook.policy import WebhookPolicy
 from nanonets_proxy.upstream.policy import BodyPolicy, DialPolicy
@@ -31,8 +31,6 @@ from nanonets_proxy.upstream.policy import BodyPolicy, DialPolicy
 if TYPE_CHECKING:  # most processes never serve the sandbox
     from nanonets_proxy.sandbox.policy import SandboxPolicy
 
-
-_SANDBOX: Final = "sandbox"
 
 GivenValues: TypeAlias = Mapping[str, Mapping[str, tuple[Any, str]]]
 """For each environment, and for the whole process under "": each setting's unparsed value, and its source."""
@@ -115,7 +113,7 @@ class EnvironmentConfig:
     @property
     def usage_name(self) -> str:
         """The environment's name in the usage ledger, where a sandbox's requests are not the upstream's."""
-        return _SANDBOX if self.has_sandbox else self.name
+        return SANDBOX if self.has_sandbox else self.name
 
     def with_upstream(self, origin: Origin) -> Self:
         """Returns a copy for another upstream, whose name in the log is its origin."""
@@ -130,18 +128,19 @@ class EnvironmentConfig:
         """Returns a copy for a sandbox, whose page shows examples for the address that the caller used.
 
         Callers with a proxy variable send the name of the upstream, which the sandbox replaces. The way to the
-        upstream, such as an egress proxy, does not lead to the sandbox. The state file is for the upstream, and in
-        log and ledger the sandbox's requests have an environment of their own.
+        upstream, such as an egress proxy, does not lead to the sandbox. State file and traces are for the upstream,
+        and in log and ledger the sandbox's requests have an environment of their own.
         """
         return replace(
             self,
-            upstream_name=_SANDBOX,
+            upstream_name="sandbox",
             dial=DialPolicy(origin, self.dial.connect_timeout_s, self.dial.idle_timeout_s),
             fleet=None,
             state_file=None,
+            traces=None,
             guard=replace(self.guard, allowed_hosts=(*self.guard.allowed_hosts, self.dial.origin.host)),
             handler=replace(
-                self.handler, keeps_host=True, log_fields={**self.handler.log_fields, "environment": _SANDBOX}
+                self.handler, keeps_host=True, log_fields={**self.handler.log_fields, "environment": SANDBOX}
             ),
         )
 

@@ -8,8 +8,8 @@ from nanonets_proxy.core.net.addresses import Listener, TcpListener
 from nanonets_proxy.settings import Settings, SettingsError, load_alone
 
 _UNREACHED: Final = (
-    "admin_listen: is unknown because of this, so the command asked no proxy: correct it, or name the running "
-    "proxy's address with --admin-listen"
+    "admin_listen: cannot be known because of the errors above, so no proxy was asked: correct them, or give the "
+    "running proxy's address with --admin-listen"
 )
 
 

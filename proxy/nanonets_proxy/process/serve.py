@@ -172,6 +172,8 @@ async def _serve_with_sandbox(
 ) -> None:
     """Serves the sandbox in place of the upstream. It needs no key, and nothing leaves the machine."""
     shutdown = _stop_by_signals()
+    # The receivers of alerts and metrics would take a simulated 429 for a real one.
+    config = replace(config, webhook=None, otlp_metrics=None)
     callers_scheme = "http" if config.environments[0].tls is None else "https"
     runner, addresses, keys = await _start_sandbox(sandbox, callers_scheme)
     host, _, port = addresses[0].rpartition(":")

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import urllib.error
@@ -42,6 +43,18 @@ def test_the_sandbox_is_reached_directly_also_after_a_reload(call: Call, tmp_pat
         assert settings_of(call, proxy)["changed"] == ["via"]
         status, fields, _ = call(proxy.url + PATH, Host="app.nanonets.com")
         assert (status, fields["via"]) == (200, "1.1 after")
+
+
+def test_the_sandbox_sends_nothing_to_the_receivers_of_traces_and_metrics(call: Call) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as receiver:
+        url = f"http://127.0.0.1:{receiver.getsockname()[1]}"
+        flags = ["--otlp-endpoint", url, "--otlp-share", "1", "--otlp-metrics-endpoint", url, "--webhook-url", url]
+        with running(["serve", "--sandbox", *ANY_PORTS, *flags], environment(), is_forked=True) as proxy:
+            assert call(proxy.url + PATH)[0] == 200
+            assert proxy.end() == 0, "what is left to send is sent before the end"
+        receiver.setblocking(False)  # noqa: FBT003 - the name says what it is
+        with pytest.raises(BlockingIOError):
+            receiver.accept()
 
 
 def settings_of(call: Call, proxy: Running, status: int = 200) -> dict[str, Any]:

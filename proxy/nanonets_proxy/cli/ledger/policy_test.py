@@ -12,6 +12,7 @@ from nanonets_proxy.core.status.text import printable
 from nanonets_proxy.core.usage.policy_replay import PolicyRejection, beyond_budget, judge_route
 from nanonets_proxy.core.usage.rollups import DAY_H
 from nanonets_proxy.settings import Settings
+from nanonets_proxy.telemetry.ledger.policy import SANDBOX
 from nanonets_proxy.telemetry.ledger.reader import open_ledger
 
 _EVERY: Final = "*"
@@ -61,13 +62,18 @@ def replay(path: Path, by_environment: Mapping[str, Settings], since_h: int, unt
 
 
 class _Policies:
-    """The policy of each environment. One without a name is for all environments that have none of their own."""
+    """The policy of each environment. One without a name is for all environments that have none of their own.
+
+    No policy rejects the requests of a sandbox, which the ledger has under a name of their own.
+    """
 
     def __init__(self, by_environment: Mapping[str, Settings]) -> None:
         self._by_environment = by_environment
         self.judge = lru_cache(None)(self._judge)
 
     def _of(self, environment: str) -> Settings | None:
+        if environment == SANDBOX:
+            return None
         return self._by_environment.get(environment, self._by_environment.get(""))
 
     def _judge(self, environment: str, caller: str, method: str, route: str) -> PolicyRejection | None:

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+SANDBOX: Final = "(sandbox)"
+"""Stands for the environment of a sandbox's requests. No environment can have this name."""
 
 
 @dataclass(frozen=True, slots=True)
