@@ -1,10 +1,13 @@
 """Alarms from a real ledger, in the alerts of the environment."""
 
+import threading
+import time
 from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from nanonets_proxy.app import usage_alarms
 from nanonets_proxy.app.usage_alarms import UsageAlarms, Watched
 from nanonets_proxy.core.access.budget_rule import BudgetRule
 from nanonets_proxy.core.access.daily_budget import DailyBudget
@@ -12,6 +15,7 @@ from nanonets_proxy.core.usage.rollups import Series
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.ledger.batch import Batch
 from nanonets_proxy.telemetry.ledger.database import LedgerDatabase
+from support.eventually import until
 
 NOW_H = 498_000 + 12  # noon (UTC)
 NOW_S = NOW_H * 3600 + 1800.0
@@ -203,3 +207,28 @@ async def test_without_a_ledger_or_attempts_there_is_no_alarm(tmp_path: Path) ->
     LedgerDatabase(tmp_path / "usage.db", 400, 1).close()
     await alarms.judge(NOW_S)
     assert alerts.to_json() == []
+
+
+async def test_alarms_outlast_a_time_without_threads_that_begins_with_an_hour(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as at the limit of the container's processes, `pids.max`. No minute of the ended hour is lost."""
+    assert await scene.judge() == {}
+    scene.add(NOW_H, 1, caller="10.0.0.9")
+    refused: list[threading.Thread] = []
+
+    def refuse(thread: threading.Thread) -> None:
+        refused.append(thread)
+        if len(refused) == 3:
+            monkeypatch.setattr(threading.Thread, "start", start)
+        raise RuntimeError("can't start new thread")
+
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    monkeypatch.setattr(usage_alarms, "_INTERVAL_S", 0.001)
+    monkeypatch.setattr(time, "time", lambda: NOW_S + 3600)
+    scene.alarms.start()
+    await until(lambda: scene.alerts.to_json() != [])
+    scene.alarms.stop()
+    assert [alert["alarm"] for alert in scene.alerts.to_json()] == ["new_caller"]
+    assert len(refused) == 3

@@ -1,6 +1,7 @@
 """Judges the usage of every environment each few minutes, and reports alarms as alerts."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -50,7 +51,9 @@ class UsageAlarms:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(_INTERVAL_S)
-            await self.judge(time.time())
+            # No thread can start now: the next judgement also covers the end of an hour that this one missed.
+            with contextlib.suppress(RuntimeError, MemoryError):
+                await self.judge(time.time())
 
     async def judge(self, now_s: float) -> None:
         """Reports the alarms of the current hour that are not reported yet, and those of an hour that is over."""
