@@ -79,8 +79,10 @@ class Lifecycle:
 
     async def _reload(self) -> None:
         self._manager.reloading()
-        await self._program.reload()
-        self._manager.ready()
+        try:
+            await self._program.reload()
+        finally:
+            self._manager.ready()
 
     async def _restart_once_serving(self) -> RestartResult:
         await self._serving.wait()

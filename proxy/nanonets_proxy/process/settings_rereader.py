@@ -47,7 +47,10 @@ class SettingsRereader:
     async def __call__(self, running: ServeConfig) -> NewSettings:
         """Returns the new settings, compared with those of `running`. Raises SettingsUnusable."""
         request = pickle.dumps(Request(self._arguments, self._environ, running.given))
-        return await in_daemon_thread(lambda: _ask(request))
+        try:
+            return await in_daemon_thread(lambda: _ask(request))
+        except (RuntimeError, MemoryError):  # the memory or the number of threads is limited
+            raise SettingsUnusable("no thread could be started to read them") from None
 
 
 def _is_of_key_source(name: str) -> bool:
