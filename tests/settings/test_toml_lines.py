@@ -1,13 +1,14 @@
 """The line of a setting in a TOML file."""
 
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.settings import SettingsError, load_settings
+from nanonets_proxy.settings import SettingsError, load_settings, toml_lines
 from nanonets_proxy.settings.toml_lines import line_of
 
 TEXT = """# max_wait = 1
@@ -75,3 +76,56 @@ def test_the_line_is_the_first_with_which_the_setting_is_there(text: str) -> Non
             lines = text.split("\n")
             assert name not in tomllib.loads("\n".join(lines[: line - 1]))
             assert name in lines[line - 1]
+
+
+class CountedParser:
+    """Counts the calls of Python's parser."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls = 0
+        self._loads = tomllib.loads
+        monkeypatch.setattr(tomllib, "loads", self._count)
+
+    def _count(self, text: str) -> dict[str, object]:
+        self.calls += 1
+        return self._loads(text)
+
+
+@pytest.mark.parametrize(
+    "head", ["limits = [", '"limits" = [ # limits = [', "limits = [ '=',", "a = { b = 1, limits = ["]
+)
+def test_the_line_of_a_long_list_is_found_without_a_parse_for_each_line(
+    monkeypatch: pytest.MonkeyPatch, head: str
+) -> None:
+    end = "] }" if head.startswith("a") else "]"
+    text = "\n".join(["via = 'limits'", head, *['  "[::1]=limits",'] * 1000, end, "limits2 = 1"])
+    parser = CountedParser(monkeypatch)
+    assert line_of(text, ("a", "limits") if head.startswith("a") else ("limits",)) == 2
+    assert parser.calls <= 8
+
+
+def test_a_line_in_the_table_of_the_last_environment_is_found_without_a_parse_for_each_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = "".join(f"[environments.e{number:02}]\nmax_wait = 1\n" for number in range(100))
+    parser = CountedParser(monkeypatch)
+    assert line_of(text, ("environments", "e99", "max_wait")) == 200
+    assert parser.calls <= 4
+
+
+def test_an_error_finds_only_the_lines_of_the_settings_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "settings.toml"
+    others = "".join(f"{name} = '30s'\n" for name in ("max_wait", "connect_timeout", "keep_alive", "drain_timeout"))
+    path.write_text(f'admin_listen = "off"\nadmin_quit = true\nlisten = "localhost:8080"\n{others}')
+    found: list[Sequence[str]] = []
+
+    def record(text: str, keys: Sequence[str]) -> int | None:
+        found.append(keys)
+        return line_of(text, keys)
+
+    monkeypatch.setattr(toml_lines, "line_of", record)
+    with pytest.raises(SettingsError):
+        load_settings({}, {}, dirs=[], default_config=path)
+    assert set(found) == {("admin_listen",), ("admin_quit",)}

@@ -1,6 +1,6 @@
 """The settings together with their sources."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
@@ -33,9 +33,26 @@ class LoadedSettings(Generic[AnySettings]):
         """Returns the settings with the lines of a TOML file in the sources, for messages."""
         return replace(
             self,
-            sources={**self.sources, **{name: item.place() for name, item in self.given.items()}},
+            sources=_Places(self.sources, self.given),
             environments={name: own.with_lines() for name, own in self.environments.items()},
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Places(Mapping[str, str]):
+    """The sources with the lines of a TOML file. Finds a line only on request, as that parses the file."""
+
+    sources: Mapping[str, str]
+    given: Mapping[str, SourcedValue]
+
+    def __getitem__(self, name: str) -> str:
+        return self.given[name].place() if name in self.given else self.sources[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sources)
+
+    def __len__(self) -> int:
+        return len(self.sources)
 
 
 def given_values(loaded: LoadedSettings[AnySettings]) -> GivenValues:

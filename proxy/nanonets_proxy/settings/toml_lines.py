@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +38,49 @@ class TomlPlace:
 def line_of(text: str, keys: Sequence[str]) -> int | None:
     """Returns the number of the line on which a setting begins; None if it cannot be told.
 
-    `keys` is as in `TomlPlace`. The lines up to a line with the setting's name are parsed. That shows whether the
-    line sets it, is part of a text, or is in another table.
+    `keys` is as in `TomlPlace`. The lines up to a line that may have the setting's name as a key are parsed. That
+    shows whether the line sets it, is part of a text, or is in another table.
     """
     lines = text.replace("\r\n", "\n").split("\n")
-    name = re.compile(rf"(?<![\w-]){re.escape(keys[-1])}(?![\w-])")
-    for index, line in enumerate(lines):
-        if name.search(line) and not line.lstrip().startswith("#") and _has(lines[:index], keys) is False:
-            ends = range(index + 1, len(lines) + 1)  # a list may have several lines
-            if next((has for end in ends if (has := _has(lines[:end], keys)) is not None), False):
-                return index + 1
+    tables = [re.compile(_WORD.format(re.escape(key))) for key in keys[:-1]]
+    first = max((_first_with(table, lines) for table in tables), default=0)
+    name = re.compile(_WORD.format(re.escape(keys[-1])) + r"[\"']?\s*[=.\]]")
+    for index, line in enumerate(lines[first:], first):
+        if name.search(line) and not line.lstrip().startswith("#") and _sets(line, lines[:index], keys):
+            return index + 1
     return None
 
 
+_WORD: Final = r"(?<![\w-]){}(?![\w-])"
+
+
+def _first_with(word: re.Pattern[str], lines: Sequence[str]) -> int:
+    """Returns the index of the first line with the word; 0 if there is none, as escapes may spell it."""
+    return next((index for index, line in enumerate(lines) if word.search(line)), 0)
+
+
+def _sets(line: str, before: Sequence[str], keys: Sequence[str]) -> bool:
+    """Returns whether a line begins the statement that sets the setting."""
+    if _has(before, keys) is not False:
+        return False
+    # A list may go on for many lines, so a 0 replaces it. A key in quotes may contain the first `=`.
+    starts = [line, *(f"{line[: match.start()]}= 0" for match in re.finditer("=", line))]
+    return next((has for start in starts if (has := _has([*before, start], keys)) is not None), False)
+
+
 def _has(lines: Sequence[str], keys: Sequence[str]) -> bool | None:
-    """Returns whether the lines have the setting; None if they end within a value, and so are no TOML."""
+    """Returns whether the lines have the setting; None if they end within a value, and so are no TOML.
+
+    A value that is no table, where the setting's table should be, is the 0 of `_sets`.
+    """
     try:
         found: Any = tomllib.loads("\n".join(lines))
     except tomllib.TOMLDecodeError:
         return None
     for key in keys:
-        if not isinstance(found, dict) or key not in found:
+        if not isinstance(found, dict):
+            return True
+        if key not in found:
             return False
         found = found[key]
     return True

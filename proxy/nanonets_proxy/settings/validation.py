@@ -2,7 +2,7 @@
 
 import ssl
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from nanonets_proxy.core.access.caller_names import is_unproven
@@ -18,8 +18,8 @@ from nanonets_proxy.settings.needs import find_missing
 from nanonets_proxy.settings.sources import ENVIRONMENTS
 from nanonets_proxy.settings.upstream_checks import check_auth, check_upstream_and_bodies
 
-_Owners = dict[Listener | str, str]
-"""For each address and file, the setting that named it first."""
+_Owners = dict[Listener | str, Callable[[], str]]
+"""For each address and file, a function that returns the setting that named it first, and its source."""
 _CREDENTIALS: Final = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
@@ -70,7 +70,11 @@ def _check_addresses(
 
     Adds the addresses to `owners`. `authenticates`: the listeners check tokens and certificates, if configured.
     """
-    settings, source, name = loaded.settings, loaded.sources[setting], f"{prefix}{setting}"
+    settings, name = loaded.settings, f"{prefix}{setting}"
+
+    def owner() -> str:
+        return f"{name} ({loaded.sources[setting]})"
+
     if authenticates:
         is_open, ways = (
             settings.allow_from or settings.requires_authentication(),
@@ -81,13 +85,13 @@ def _check_addresses(
     for address in getattr(settings, setting):
         if not is_open and not address.is_local:
             yield (
-                f"{name}: other machines can reach {address} ({source}), but allow_from "
+                f"{name}: other machines can reach {address} ({loaded.sources[setting]}), but allow_from "
                 f"allows none of them: set {ways} or listen on localhost"
             )
         resources = _exclusive_resources(address)
         if taken := next((resource for resource in resources if resource in owners), None):
-            yield f"{name}: {address} is already used by {owners[taken]}"
-        owners.update(dict.fromkeys(resources - owners.keys(), f"{name} ({source})"))
+            yield f"{name}: {address} is already used by {owners[taken]()}"
+        owners.update(dict.fromkeys(resources - owners.keys(), owner))
 
 
 def _exclusive_resources(address: Listener) -> set[Listener | str]:
@@ -169,15 +173,15 @@ def _check_own_path(name: str, prefix: str, loaded: LoadedSettings[Settings], ow
         return
     place = str(path.resolve())  # ./jobs and jobs are the same directory
     if place in owners:
-        yield f"{prefix}{name}: {path} is already used by {owners[place]}"
-    owners[place] = f"{prefix}{name} ({loaded.sources[name]})"
+        yield f"{prefix}{name}: {path} is already used by {owners[place]()}"
+    owners[place] = lambda: f"{prefix}{name} ({loaded.sources[name]})"
 
 
 def _check_ledger(process: LoadedSettings[Settings], owners: _Owners) -> Iterator[str]:
     """Yields a sentence if another setting names the same file."""
     path = process.settings.ledger
     if path is not None and (place := str(path.resolve())) in owners:
-        yield f"ledger: {path} is already used by {owners[place]}"
+        yield f"ledger: {path} is already used by {owners[place]()}"
 
 
 def _check_fleet(loaded: LoadedSettings[Settings], prefix: str) -> Iterator[str]:
