@@ -4,13 +4,14 @@ import asyncio
 import io
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import web_protocol
 
 import nanonets_proxy
 from nanonets_proxy.admission.waiting_room import WaitingRoom
-from nanonets_proxy.app.config import ServeConfig
+from nanonets_proxy.app.config import EnvironmentConfig, ServeConfig
 from nanonets_proxy.app.environment.environment import Environment
 from nanonets_proxy.app.program import Program
 from nanonets_proxy.app.shutdown import Shutdown
@@ -119,11 +120,16 @@ def serve_config(**overrides: Any) -> ServeConfig:
     return configure.serve_config(LoadedSettings(Settings(**values | overrides), {}), None, {})
 
 
+def with_upstream(config: EnvironmentConfig, origin: Origin) -> EnvironmentConfig:
+    """Returns a copy for another upstream."""
+    return replace(config, upstream_name=str(origin), dial=replace(config.dial, origin=origin))
+
+
 def program(origin: Origin, source: KeySource | None = None, **overrides: Any) -> Program:
     """Returns a program with one environment in front of `origin`. Without `source`, its key is `KEY`."""
     source = source or EnvironmentKey(ApiKey.parse(KEY, "test"))
     own = serve_config(**overrides)
-    config = own.environments[0].with_upstream(origin)
+    config = with_upstream(own.environments[0], origin)
     usage = None if own.ledger is None else UsageLedger(own.ledger)
     redactor = Redactor()
     bound = BoundSource(source, config.audience)

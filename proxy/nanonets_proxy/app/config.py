@@ -115,10 +115,6 @@ class EnvironmentConfig:
         """The environment's name in the usage ledger, where a sandbox's requests are not the upstream's."""
         return SANDBOX if self.has_sandbox else self.name
 
-    def with_upstream(self, origin: Origin) -> Self:
-        """Returns a copy for another upstream, whose name in the log is its origin."""
-        return replace(self, upstream_name=str(origin), dial=replace(self.dial, origin=origin))
-
     def secret_files(self, source: KeySource) -> list[Path]:
         """Returns the files that nobody else should be able to read. `source` holds the API key."""
         files = [source.path] if isinstance(source, FileKey) else []

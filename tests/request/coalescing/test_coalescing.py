@@ -14,7 +14,7 @@ from nanonets_proxy.request.coalescing.whole_body import MAX_WHOLE_BYTES
 from support.eventually import until
 from support.held_upstream import HeldUpstream
 from support.log_capture import captured_log
-from support.proxy_harness import KEY, RunningProxy, running_proxy, serve_config
+from support.proxy_harness import KEY, RunningProxy, running_proxy, serve_config, with_upstream
 from support.raw_caller import RawCaller, RawResponse, request
 from support.raw_upstream import ok
 
@@ -53,7 +53,7 @@ async def follow(proxy: RunningProxy, upstream: HeldUpstream, callers: list[RawC
 
 def reload(proxy: RunningProxy, upstream: HeldUpstream, **settings: Any) -> None:
     """Applies other settings, as a reload does."""
-    config = serve_config(**settings).environments[0].with_upstream(upstream.origin)
+    config = with_upstream(serve_config(**settings).environments[0], upstream.origin)
     proxy.proxy.prepare_change(config)()
 
 

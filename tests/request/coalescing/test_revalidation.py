@@ -16,7 +16,7 @@ from nanonets_proxy.request.coalescing.whole_body import MAX_WHOLE_BYTES
 from support.eventually import until
 from support.held_upstream import HeldUpstream
 from support.log_capture import captured_log
-from support.proxy_harness import RunningProxy, running_proxy, serve_config
+from support.proxy_harness import RunningProxy, running_proxy, serve_config, with_upstream
 from support.raw_caller import RawCaller, RawResponse, request
 from support.raw_upstream import ok
 
@@ -347,7 +347,7 @@ async def test_a_reload_keeps_them_until_it_empties_the_setting() -> None:
     async with scene(1) as (upstream, proxy, (caller,)):
         await exchange(upstream, caller, POLL, ok(BODY, TAG))
         for revalidate, is_asked in ((DOCUMENT.decode(), True), ("", False), (DOCUMENT.decode(), False)):
-            config = serve_config(revalidate=revalidate).environments[0].with_upstream(upstream.origin)
+            config = with_upstream(serve_config(revalidate=revalidate).environments[0], upstream.origin)
             proxy.proxy.prepare_change(config)()
             sent, _ = await exchange(upstream, caller, POLL, NOT_MODIFIED if is_asked else ok(BODY, b"X-A: 1"))
             assert (CONDITION in sent) is is_asked

@@ -69,21 +69,9 @@ class ClosureTimer:
     """Decides on the length of closures. Without hints it doubles from `backoff_first_s` up to `backoff_max_s`."""
 
     __slots__ = (
-        *("_backoff_s", "_early_refusals", "_ended_early"),
-        "_expected_end_s",
-        "_first_hint_s",
-        "_first_refused_s",
-        "_is_unfounded",
-        *("_jitter", "_last_unhinted"),
-        "_of_burst",
-        "_opened_early",
-        "_policy",
-        "_proven",
-        "_refused_recoveries",
-        "closure",
-        "hinted_end_s",
-        "refusals_left",
-        "room_after_probe",
+        *("_backoff_s", "_early_refusals", "_ended_early", "_expected_end_s", "_first_hint_s", "_first_refused_s"),
+        *("_is_unfounded", "_jitter", "_last_unhinted", "_of_burst", "_opened_early", "_policy", "_proven"),
+        *("_refused_recoveries", "closure", "hinted_end_s", "refusals_left", "room_after_probe"),
     )
 
     def __init__(self, policy: GatePolicy, jitter: Callable[[], float]) -> None:
@@ -230,7 +218,8 @@ class ClosureTimer:
     def learn(self, estimate: LimitEstimate, now: float) -> None:
         """Draws the lesson of the closure, once the outcome of each request from before it is known."""
         if self.closure is not None:
-            self.refusals_left *= self.closure.hinted
+            if not self.closure.hinted:
+                self.refusals_left = 0
             if self._first_refused_s is None:
                 self._first_refused_s = self.closure.granted_at_s
                 self._is_unfounded = not estimate.known or (self._is_unfounded and not estimate.proven)
