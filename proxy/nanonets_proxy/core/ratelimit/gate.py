@@ -138,8 +138,8 @@ class Gate:
         # Behind others, a ticket changes nothing before the scope's timer, unless its own deadline comes first.
         if not (scope.queue.waiting and now < scope.timer_at_s <= ticket.deadline_s):
             self._dirty[scope] = None
-        if ticket.held_until_s > now and scope.suspicion is not None:
-            scope.suspicion.hold(ticket)
+        if ticket.held_until_s > now:
+            scope.held.add(ticket)
             self._dirty[scope] = None
         else:
             scope.queue.push(ticket)
@@ -253,8 +253,7 @@ class Gate:
                 self._expire(scope, scope.pop_overdue(math.nextafter(now, math.inf), now), now, expired)
             if news := scope.take_news(now):
                 self.news.add(news)
-            if scope.suspicion is not None and scope.suspicion.is_idle(now):
-                scope.suspicion = None
+            scope.forget_suspicion(now)
             self._timers.set(scope, scope.next_event_at_s(now))
         self._dirty.clear()
         return Verdicts(granted, expired, self._timers.next_s(len(self._by_name)))

@@ -10,6 +10,7 @@ from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
 from nanonets_proxy.core.ratelimit.fairness.fair_queue import FairQueue
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.held_tickets import HeldTickets
 from nanonets_proxy.core.ratelimit.long_quota import FIRST_DISTANCE_S, LongQuota
 from nanonets_proxy.core.ratelimit.news import LimitClosed, LimitLearned, News, QuotaChanged, QuotaUsedUp
 from nanonets_proxy.core.ratelimit.quota_watch import QuotaFinding, QuotaWatch
@@ -43,6 +44,7 @@ class ScopeState:
     """Whether the scope is among the scopes that take turns for permits."""
     is_deferred: bool = False
     """Whether only callers with their share of the places waited in the scope when its turn last came."""
+    held: HeldTickets = field(default_factory=HeldTickets)
     suspicion: Suspicion | None = None
     """Made by the first refusal."""
     quota: LongQuota | None = None
@@ -63,11 +65,11 @@ class ScopeState:
     @property
     def waiting(self) -> int:
         """The number of waiting tickets, in the queue or held."""
-        return self.queue.waiting + (0 if self.suspicion is None else self.suspicion.held)
+        return self.queue.waiting + self.held.count
 
     def waiting_in(self, lane: str) -> int:
         """Returns how many tickets of a lane wait, in the queue or held."""
-        return self.queue.waiting_in(lane) + (0 if self.suspicion is None else self.suspicion.held_in(lane))
+        return self.queue.waiting_in(lane) + self.held.in_lane(lane)
 
     def change_policy(self, policy: GatePolicy, weights: Mapping[str, int]) -> None:
         """Applies another policy. A new estimate that comes from the settings is no news."""
@@ -197,23 +199,19 @@ class ScopeState:
         self.limit.note_sleep(slept_s)
         if self.quota is not None:
             self.quota.note_sleep(slept_s)
-        if self.suspicion is not None:
-            self.suspicion.note_sleep(slept_s)
+        self.held.note_sleep(slept_s)
 
     def advance(self, now: float) -> None:
         """Applies the passage of time: queues tickets that were held long enough, and ends doubts."""
-        suspicion = self.suspicion
-        if suspicion is None:
-            return
-        if suspicion.substitute_accepted_at_s <= now:
-            suspicion.accept_substitute(self.limit, now)
-        while (ticket := suspicion.release(now)) is not None:
+        if self.suspicion is not None and self.suspicion.substitute_accepted_at_s <= now:
+            self.suspicion.accept_substitute(self.limit, now)
+        while (ticket := self.held.pop_due(now)) is not None:
             self.queue.push(ticket)
 
     def discard(self, ticket: Ticket) -> None:
         """Removes a ticket that no longer waits. Its state must have changed already."""
-        if ticket.is_held and self.suspicion is not None:
-            self.suspicion.let_go(ticket)
+        if ticket.is_held:
+            self.held.discard(ticket)
         else:
             self.queue.discard(ticket)
 
@@ -226,10 +224,17 @@ class ScopeState:
                 is_late = ticket.deadline_s <= now
                 yield ticket, Reason.DEADLINE_PASSED if is_late else Reason.CANNOT_BE_IN_TIME
 
+    def forget_suspicion(self, now: float) -> None:
+        """Ends the search for requests that are refused alone, if there is nothing left to find."""
+        if self.suspicion is not None and not self.held.count and self.suspicion.is_idle(now):
+            self.suspicion = None
+
     def next_event_at_s(self, now: float) -> float:
         """Returns when the gate must look at the scope again; inf if no ticket waits. Clears stale entries."""
         waiting = self.waiting
-        own_event_at_s = math.inf if self.suspicion is None else self.suspicion.next_event_at_s()
+        own_event_at_s = self.held.next_due_at_s()
+        if self.suspicion is not None:
+            own_event_at_s = min(own_event_at_s, self.suspicion.substitute_accepted_at_s)
         if self.closed_at_s < math.inf:
             own_event_at_s = min(own_event_at_s, self.limit.changes_at_s(now))
             if self.was_long:  # a probe may be taken for accepted before its response

@@ -2,20 +2,11 @@
 
 A request may be refused alone: it is larger than the whole limit, or its model has its own limit. Such an *own
 refusal* says nothing about the limit of the scope. The evidence is another request that is accepted at the same
-time. A refusal is *in doubt* while the gate looks for this evidence:
+time. A refusal is *in doubt* while the gate looks for this evidence: `doubtful_refusal.py` says which ones. The one
+that closed the scope is in doubt too, when a request sent later is accepted: then the scope is probed at once.
 
-| refusal of a ticket | in doubt |
-|---|---|
-| of an unconfirmed limit probe | no |
-| beside one | only after a recent own refusal; otherwise, the probe explains it |
-| of a known limit, with a hint of at most 2 s | no, up to eight times a ticket: the closure costs little |
-| the first of its ticket | if its hint is much longer than the period, or after a recent own refusal |
-| a later one of its ticket, or the probe's, if it has a hint | yes |
-| the one that closed the scope, when a request sent later is accepted | yes: the scope is probed at once |
-| one that says that a quota is used up for long | yes, and its ticket ends |
-
-A refusal in doubt neither closes the scope nor changes the estimate. Its ticket is *held*: it leaves the
-queue for as long as the hint says, the next time for twice as long, and then returns to its old place.
+A refusal in doubt neither closes the scope nor changes the estimate. Its ticket is *held*: it leaves the queue for
+as long as the hint says, the next time for twice as long, and then returns to its old place.
 
 | state of the scope | event | next state |
 |---|---|---|
@@ -29,15 +20,13 @@ queue for as long as the hint says, the next time for twice as long, and then re
   such a ticket waits. The next probe after a refused probe is chosen in the same way, and so is each probe in the
   ten minutes after an own refusal.
 - While no limit is known and few refusals are in doubt, the scope goes on granting.
-- For ten minutes after an own refusal, two substitutes in a row must be refused to close the scope. This does not
-  hold if the quota varies: then a request that is refused beside others only has more pages.
+- While own refusals are expected, two substitutes in a row must be refused to close the scope.
 - A lesson is undone if each refusal that led to it was its ticket's own, unless another one had a later lesson.
 - A ticket with three refusals, of which two were certainly its own, ends: its caller gets the upstream's response.
   A refusal without a hint is never certain, since the limit may have had room again for the substitute. Its ticket
   is held for longer each time, and waits until its deadline.
 """
 
-import heapq
 import math
 from dataclasses import dataclass
 from typing import Final
@@ -45,17 +34,12 @@ from typing import Final
 from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
-from nanonets_proxy.core.ratelimit.long_quota import FIRST_DISTANCE_S
+from nanonets_proxy.core.ratelimit.doubtful_refusal import SHORT_S, DoubtfulRefusal
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket, TicketState
 
 _EXPECTED_FOR_S: Final = 600.0  # after an own refusal, more of them are expected for this long
-_SHORT_S: Final = 2.0
-_MAX_CHEAP: Final = 8  # refusals of one ticket: early tries refuse a lone ticket up to eight times
-_MIN_HELD_S: Final = 1.0
-_MAX_HELD_S: Final = 3600.0
 _MAX_IN_DOUBT: Final = 3  # with this many, the scope waits for the substitute even if no limit is known
 _MAX_UNFIT: Final = 8
-_ODD_HINT: Final = 1.5  # times the period: a longer hint seems to be of another limit
 _LATER: Final = 0.25  # times the usual delay of a 429: requests granted close together may overtake each other
 _MAX_LESSONS: Final = 8  # older lessons are not undone
 
@@ -70,12 +54,10 @@ class _Lesson:
 
 
 class Suspicion:
-    """The refusals in doubt of one scope, and the tickets that are held for them."""
+    """The refusals in doubt of one scope, and the lessons that they may have taught."""
 
     __slots__ = (
         "_closure_is_doubtful",
-        "_held",
-        "_held_in",
         "_in_doubt",
         "_last_own",
         "_lessons",
@@ -85,7 +67,6 @@ class Suspicion:
         "avoided",
         "ended",
         "expected_until_s",
-        "held",
         "substitute_accepted_at_s",
     )
 
@@ -94,23 +75,20 @@ class Suspicion:
         """The next probe must be another ticket, if another waits."""
         self.ended: list[Ticket] = []
         """Held tickets that end at the next poll."""
-        self.held = 0
-        """The number of held tickets."""
+        self.expected_until_s = -math.inf
+        """Until then, own refusals are expected."""
         self.substitute_accepted_at_s = math.inf
         """When the substitute counts as accepted, even without a response; inf: there is none."""
         self._in_doubt: list[Ticket] = []
         self._substitute: Ticket | None = None
-        self._refused_substitutes = 0
+        self._refused_substitutes = 0  # one after the other
         self._last_own: Ticket | None = None
         self._unfit = 0  # grants that were no substitutes
         self._closure_is_doubtful = False  # whether no later request was refused like the one that closed the scope
-        self.expected_until_s = -math.inf
-        self._held_in: dict[str, int] = {}  # the number of held tickets, by lane
-        self._held: list[tuple[float, int, Ticket]] = []  # heap
         self._lessons: list[_Lesson] = []  # of the latest closures, in order
 
     def is_idle(self, now: float) -> bool:
-        """Returns whether a new `Suspicion` would do as well."""
+        """Returns whether a new `Suspicion` would do as well, if no ticket is held."""
         if self._lessons:
             while refused := self._lessons[-1].refused:
                 if refused[-1].state is not TicketState.ENDED:
@@ -118,7 +96,7 @@ class Suspicion:
                 refused.pop()
             else:
                 self._lessons.clear()  # its cause will never be known
-        if self._in_doubt or self._lessons or self.held or self.ended or self.avoided is not None:
+        if self._in_doubt or self._lessons or self.ended or self.avoided is not None:
             return False
         return now >= self.expected_until_s
 
@@ -169,28 +147,10 @@ class Suspicion:
             self._refused_substitutes += 1
             self._forget_substitute()
         expects_own = now < self.expected_until_s and not limit.estimate.quota_varies
-        enough_refused = self._refused_substitutes >= (2 if expects_own else 1)
-        # A probe before the end of its hint may be refused several times, and so may one after no hint at all.
-        is_timed = hint_s is not None and ticket.granted_at_s >= limit.timer.hinted_end_s
-        may_doubt = limit.state in (LimitState.OPEN, LimitState.LEARNED) or (
-            limit.state is LimitState.PROBING and (expects_own or is_timed)
-        )
-        # A few short closures cost little, and a limit may have room again before a substitute comes.
-        is_cheap = hint_s is not None and hint_s <= _SHORT_S and ticket.refusals <= _MAX_CHEAP
-        may_doubt = may_doubt and not (is_cheap and limit.estimate.known)
-        # Without a hint, the limit itself often refuses a ticket twice.
-        usual = 1 if hint_s is not None else 2
-        is_odd = expects_own or ticket.refusals > usual or self._is_odd(limit, hint_s)
-        grants = limit.grants
-        explained = grants.is_unconfirmed_probe(ticket.serial) if expects_own else grants.has_unconfirmed_probe
-        doubtful = quota_used_up or (may_doubt and is_odd and not explained)
-        if doubtful and not enough_refused:
-            min_held_s = FIRST_DISTANCE_S if quota_used_up and not hint_s else _MIN_HELD_S
-            held_s = max(min_held_s, hint_s or 0.0) * 2 ** min(ticket.doubts, 8)
-            ticket.doubts += 1
-            ticket.last_was_hinted = hint_s is not None or quota_used_up
-            ticket.held_until_s = now + (held_s if quota_used_up else min(held_s, _MAX_HELD_S))
-            self._in_doubt.append(ticket)
+        refusal = DoubtfulRefusal(ticket, limit, hint_s, quota_used_up, expects_own)
+        if refusal.is_in_doubt and self._refused_substitutes < (2 if expects_own else 1):
+            ticket.held_until_s = now + refusal.held_s
+            self._doubt(ticket, is_hinted=hint_s is not None or quota_used_up)
             return True
         refused = [*self._in_doubt, ticket]
         self._in_doubt.clear()
@@ -200,18 +160,18 @@ class Suspicion:
             self.avoided = ticket
         if limit.state is not LimitState.CLOSED:
             self._lessons = [*self._lessons[1 - _MAX_LESSONS :], _Lesson(ticket, limit.estimate.belief, refused)]
-            is_long = hint_s is not None and hint_s > _SHORT_S
-            self._closure_is_doubtful = is_long and not grants.has_unconfirmed_probe
+            is_long = hint_s is not None and hint_s > SHORT_S
+            self._closure_is_doubtful = is_long and not limit.grants.has_unconfirmed_probe
         elif self._lessons:
             self._lessons[-1].refused += refused
             if ticket.granted_at_s > self._lessons[-1].first.granted_at_s:
                 self._closure_is_doubtful = False
         return False
 
-    @staticmethod
-    def _is_odd(limit: Limit, hint_s: float | None) -> bool:
-        estimate = limit.estimate
-        return bool(estimate.proven and hint_s is not None and hint_s > _ODD_HINT * estimate.window.period_s)
+    def _doubt(self, ticket: Ticket, *, is_hinted: bool) -> None:
+        ticket.doubts += 1
+        ticket.last_was_hinted = is_hinted
+        self._in_doubt.append(ticket)
 
     def ended_otherwise(self, ticket: Ticket, outcome: Outcome, limit: Limit, now: float) -> None:
         """Notes any other outcome of a permit."""
@@ -233,10 +193,8 @@ class Suspicion:
         later_s = first.granted_at_s + _LATER * limit.estimate.refusal_delay_s
         if self._closure_is_doubtful and served.granted_at_s > later_s and first.state is not TicketState.ADMITTED:
             self._closure_is_doubtful = False
-            first.doubts += 1
-            first.last_was_hinted = True
             first.held_until_s = limit.opens_at_s
-            self._in_doubt.append(first)
+            self._doubt(first, is_hinted=True)
             limit.reopen(now)
 
     def accept_substitute(self, limit: Limit, now: float) -> None:
@@ -258,43 +216,3 @@ class Suspicion:
     def _forget_substitute(self) -> None:
         self._substitute = None
         self.substitute_accepted_at_s = math.inf
-
-    # --- held tickets ---------------------------------------------------------------------------
-
-    def hold(self, ticket: Ticket) -> None:
-        """Keeps a waiting ticket out of the queue until its `held_until_s`."""
-        ticket.is_held = True
-        self.held += 1
-        self._held_in[ticket.lane] = self.held_in(ticket.lane) + 1
-        heapq.heappush(self._held, (ticket.held_until_s, ticket.arrival, ticket))
-
-    def let_go(self, ticket: Ticket) -> None:
-        """Notes that a held ticket is held no longer."""
-        ticket.is_held = False
-        self.held -= 1
-        self._held_in[ticket.lane] -= 1
-        if not self._held_in[ticket.lane]:
-            del self._held_in[ticket.lane]
-
-    def held_in(self, lane: str) -> int:
-        """Returns how many tickets of a lane are held."""
-        return self._held_in.get(lane, 0)
-
-    def release(self, now: float) -> Ticket | None:
-        """Returns a ticket that must be queued again, or None."""
-        while self._held and self._held[0][0] <= now:
-            ticket = heapq.heappop(self._held)[2]
-            if ticket.is_held:
-                self.let_go(ticket)
-                return ticket
-        return None
-
-    def next_event_at_s(self) -> float:
-        """Returns when the next ticket is released, or the substitute counts as accepted; inf: never."""
-        while self._held and not self._held[0][2].is_held:
-            heapq.heappop(self._held)
-        return min(self._held[0][0] if self._held else math.inf, self.substitute_accepted_at_s)
-
-    def note_sleep(self, slept_s: float) -> None:
-        """Notes that the machine slept."""
-        self._held = [(until_s - slept_s, arrival, ticket) for until_s, arrival, ticket in self._held]
