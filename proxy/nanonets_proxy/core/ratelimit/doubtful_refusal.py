@@ -88,5 +88,5 @@ class DoubtfulRefusal:
     def held_s(self) -> float:
         """How long the ticket is held: as long as the hint says, and twice as long after each doubt."""
         min_held_s = FIRST_DISTANCE_S if self.quota_used_up and not self.hint_s else _MIN_HELD_S
-        held_s = max(min_held_s, self.hint_s or 0.0) * 2 ** min(self.ticket.doubts, 8)
+        held_s = max(min_held_s, self.hint_s or 0.0) * 2.0 ** min(self.ticket.doubts, 8)
         return held_s if self.quota_used_up else min(held_s, _MAX_HELD_S)
