@@ -158,6 +158,7 @@ class Stage:
             _equal(response.trailers, step.trailers)
         if self._ours and step.code is not None:
             _equal(response.json()["code"], step.code)
+            _equal(len(response.values(b"Proxy-Status")), 1)
 
     async def _see_broken(self, status: int) -> None:
         """Accepts a lost head, because a reset after the head may discard the head."""

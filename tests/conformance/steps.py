@@ -199,9 +199,17 @@ LARGE: Final = bytes(range(256)) * 1024
 BAD_REQUEST: Final = status(400, 405, 411, 413, 414, 431, 500, 501, 505, code="bad_request")
 
 
-def rejected(what: str, source: str, data: bytes, see: See = BAD_REQUEST, subject: str = "a request with ") -> Case:
+def rejected(
+    what: str,
+    source: str,
+    data: bytes,
+    see: See = BAD_REQUEST,
+    subject: str = "a request with ",
+    *,
+    comparable: bool = True,
+) -> Case:
     """Returns a case that sends `data` and a second request. Neither may reach the upstream."""
-    return Case(f"{subject}{what} is rejected", source, (Send(data + SMUGGLED), see, SeeEnd()))
+    return Case(f"{subject}{what} is rejected", source, (Send(data + SMUGGLED), see, SeeEnd()), comparable)
 
 
 def passes(fact: str, source: str, sent: bytes, seen: See, *then: Step, **options: Any) -> Case:

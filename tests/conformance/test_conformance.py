@@ -22,6 +22,7 @@ async def test_conformance(case: Case) -> None:
             await Stage(caller, upstream, ours=True, patience_s=WAIT_S).play(case)
         except Failed as failure:
             pytest.fail(str(failure), pytrace=False)
+        await proxy.check_idle()
 
 
 def test_each_fact_is_proved_once() -> None:

@@ -1,6 +1,5 @@
 """Transparency: requests and responses pass byte for byte."""
 
-import gzip
 import time
 from email.utils import parsedate_to_datetime
 
@@ -11,30 +10,6 @@ from support.raw_caller import request
 from support.raw_upstream import ok
 from support.scripted_upstream import OK, ScriptedUpstream, responding
 
-TARGETS = [
-    b"/a%2Fb%2fc",
-    b"//double//slashes/",
-    b"/a/../b/./c",
-    b"/;params;x=1/y;z",
-    b"/empty?",
-    b"/q?a=1&a=2&b=%20+%7E&c",
-    b"/brackets[0]{1}|^`?x[]=1",
-    b"/q??double?marks",
-    b"/~tilde/%7Etilde",
-    b"/" + b"p" * 7 * 1024,
-]
-
-
-@pytest.mark.parametrize("target", TARGETS, ids=range(len(TARGETS)))
-async def test_the_target_passes_byte_for_byte(target: bytes) -> None:
-    async with (
-        ScriptedUpstream(responding(OK)) as upstream,
-        running_proxy(upstream.origin) as proxy,
-        await proxy.caller() as caller,
-    ):
-        assert (await caller.get(target)).body == b"ok"
-        assert upstream.requests[0].lines[0] == b"GET " + target + b" HTTP/1.1"
-
 
 async def test_only_host_via_and_authorization_are_added_to_a_request() -> None:
     async with (
@@ -42,8 +17,8 @@ async def test_only_host_via_and_authorization_are_added_to_a_request() -> None:
         running_proxy(upstream.origin) as proxy,
         await proxy.caller() as caller,
     ):
-        await caller.send(b"GET /api/v4/workflows HTTP/1.1\r\nHost: localhost:8080\r\n\r\n")
-        await caller.response()
+        own = (AUTHORIZATION, AUTHORIZATION.lower())  # even the proxy's own credentials do not pass
+        await caller.get(b"/api/v4/workflows", *own)
         host = b"Host: " + upstream.origin.authority.encode()
         lines = [b"GET /api/v4/workflows HTTP/1.1", host, VIA, AUTHORIZATION, b"", b""]
         assert upstream.requests[0].head == b"\r\n".join(lines)
@@ -93,50 +68,6 @@ async def test_response_fields_keep_their_order_case_repetition_and_bytes() -> N
         assert response.head.split(b"\r\n") == [b"HTTP/1.1 200 OK", *lines, b"X-Request-Id: mine", VIA, b"", b""]
 
 
-@pytest.mark.parametrize(
-    "status_line",
-    [b"299 Quite All Right", b"200 ", b"418 I'm a teapot", b"599 \xe9\xff", b"451 Unavailable For Legal Reasons"],
-)
-async def test_any_status_and_reason_phrase_is_relayed(status_line: bytes) -> None:
-    async with (
-        ScriptedUpstream(responding(b"HTTP/1.1 " + status_line + b"\r\nContent-Length: 0\r\n\r\n")) as upstream,
-        running_proxy(upstream.origin) as proxy,
-        await proxy.caller() as caller,
-    ):
-        assert (await caller.get(b"/x")).status_line == b"HTTP/1.1 " + status_line
-
-
-@pytest.mark.parametrize("method", [b"PUT", b"PATCH", b"OPTIONS", b"PROPFIND", b"M-SEARCH", b"FROB", b"frob"])
-async def test_every_method_is_forwarded(method: bytes) -> None:
-    async with (
-        ScriptedUpstream(responding(OK)) as upstream,
-        running_proxy(upstream.origin) as proxy,
-        await proxy.caller() as caller,
-    ):
-        await caller.send(request(method, b"/x"))
-        assert (await caller.response()).status == 200
-        assert upstream.requests[0].lines[0] == method + b" /x HTTP/1.1"
-
-
-async def test_compressed_bodies_pass_unchanged_in_both_directions() -> None:
-    compressed = gzip.compress(b"a document " * 1000)
-    response_bytes = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n%b" % (
-        len(compressed),
-        compressed,
-    )
-    async with (
-        ScriptedUpstream(responding(response_bytes)) as upstream,
-        running_proxy(upstream.origin) as proxy,
-        await proxy.caller() as caller,
-    ):
-        response = await caller.post(b"/x", compressed, b"Content-Encoding: gzip", b"Accept-Encoding: gzip, br")
-        assert upstream.requests[0].body == compressed
-        assert b"Content-Encoding: gzip" in upstream.requests[0].lines
-        assert b"Accept-Encoding: gzip, br" in upstream.requests[0].lines
-        assert response.body == compressed
-        assert response.value(b"Content-Encoding") == b"gzip"
-
-
 @pytest.mark.parametrize("via", ["", "sidecar"])
 async def test_via_has_the_name_that_is_set(via: str) -> None:
     async with (
@@ -171,38 +102,6 @@ async def test_a_response_without_date_gets_the_time_of_its_receipt(sent: tuple[
 
 
 @pytest.mark.parametrize(
-    ("target", "host", "sent"),
-    [
-        (b"http://localhost:8080/a%2Fb?x=", b"localhost:8080", b"/a%2Fb?x="),
-        (b"HTTP://127.0.0.1/", b"ignored", b"/"),
-        (b"http://localhost?q", b"localhost", b"/?q"),
-        (b"http://localhost", b"localhost", b"/"),
-    ],
-)
-async def test_an_absolute_target_of_the_proxy_becomes_a_path(target: bytes, host: bytes, sent: bytes) -> None:
-    async with (
-        ScriptedUpstream(responding(OK)) as upstream,
-        running_proxy(upstream.origin) as proxy,
-        await proxy.caller() as caller,
-    ):
-        await caller.send(b"GET %b HTTP/1.1\r\nHost: %b\r\n\r\n" % (target, host))
-        assert (await caller.response()).status == 200
-        assert upstream.requests[0].lines[0] == b"GET " + sent + b" HTTP/1.1"
-        assert upstream.requests[0].lines[1] == b"Host: " + upstream.origin.authority.encode()
-
-
-async def test_the_asterisk_target_of_options_is_forwarded() -> None:
-    async with (
-        ScriptedUpstream(responding(OK)) as upstream,
-        running_proxy(upstream.origin) as proxy,
-        await proxy.caller() as caller,
-    ):
-        await caller.send(request(b"OPTIONS", b"*"))
-        assert (await caller.response()).status == 200
-        assert upstream.requests[0].lines[0] == b"OPTIONS * HTTP/1.1"
-
-
-@pytest.mark.parametrize(
     ("location", "seen"),
     [
         (b"%b/next?x=%%2F", b"http://localhost/next?x=%%2F"),
@@ -224,31 +123,3 @@ async def test_only_a_location_of_the_upstreams_origin_is_rewritten(location: by
             response = await caller.response()
             assert response.status == 302
             assert response.value(b"Location") == (sent if seen is None else seen.replace(b"%%", b"%"))
-
-
-@pytest.mark.parametrize(("sent", "forwarded"), [(b"7", b"6"), (b"1", b"0"), (b"x", b"x"), (b"", b"")])
-async def test_max_forwards_of_options_is_counted_down(sent: bytes, forwarded: bytes) -> None:
-    async with (
-        ScriptedUpstream(responding(OK)) as upstream,
-        running_proxy(upstream.origin) as proxy,
-        await proxy.caller() as caller,
-    ):
-        await caller.send(request(b"OPTIONS", b"/x", b"A: 1", b"max-forwards: " + sent, b"B: 2"))
-        assert (await caller.response()).status == 200
-        assert upstream.requests[0].lines[2:5] == [b"A: 1", b"max-forwards: " + forwarded, b"B: 2"]
-
-
-async def test_the_proxy_responds_to_options_whose_max_forwards_is_0() -> None:
-    """RFC 9110 §7.6.2."""
-    async with (
-        ScriptedUpstream(responding(OK)) as upstream,
-        running_proxy(upstream.origin) as proxy,
-        await proxy.caller() as caller,
-    ):
-        await caller.send(request(b"OPTIONS", b"/x", b"Max-Forwards: 0"))
-        response = await caller.response()
-        assert (response.status, response.body) == (200, b"")
-        assert b"OPTIONS" in response.value(b"Allow")
-        assert response.values(b"Date")
-        assert (await caller.get(b"/y")).status == 200
-        assert [exchange.lines[0] for exchange in upstream.requests] == [b"GET /y HTTP/1.1"]

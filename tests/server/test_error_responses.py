@@ -34,23 +34,6 @@ async def test_an_error_response_has_the_vendors_shape() -> None:
         assert await caller.read_to_end() == b""
 
 
-@pytest.mark.parametrize("method", [b"TRACE", b"CONNECT"])
-async def test_trace_and_connect_get_405_with_the_allowed_methods(method: bytes) -> None:
-    target = b"app.nanonets.com:443" if method == b"CONNECT" else b"/x"
-    async with (
-        ScriptedUpstream() as upstream,
-        running_proxy(upstream.origin) as proxy,
-        await proxy.caller() as caller,
-    ):
-        await caller.send(request(method, target))
-        response = await caller.response()
-        assert response.status == 405
-        assert response.json()["code"] == "method_not_allowed"
-        assert response.value(b"Allow") == b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
-        assert await caller.read_to_end() == b""
-        assert upstream.connections == 0
-
-
 @pytest.mark.parametrize("method", [b"HEAD", b"GET"])
 @pytest.mark.parametrize(
     ("target", "field", "status"),

@@ -48,6 +48,19 @@ LENGTHS: Final = [
         "RFC 9112 §6.3",
         _POST + b"Content-Length: 3\r\nContent-Length: 0\r\n\r\nabc",
     ),
+    # RFC 9110 §8.6 leaves it to the recipient whether it accepts equal values.
+    rejected(
+        "two equal Content-Lengths",
+        "RFC 9110 §8.6",
+        _POST + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+        comparable=False,
+    ),
+    rejected(
+        "a list of equal Content-Lengths",
+        "RFC 9110 §8.6",
+        _POST + b"Content-Length: 3, 3\r\n\r\nabc",
+        comparable=False,
+    ),
     rejected("a list of different Content-Lengths", "RFC 9110 §8.6", _POST + b"Content-Length: 3, 4\r\n\r\nabcd"),
     *(
         rejected(

@@ -91,6 +91,18 @@ OLD_CALLERS: Final = [
         ),
     ),
     Case(
+        "an HTTP/1.0 caller's keep-alive is ignored if the response ends with its connection",
+        "RFC 9112 §9.3",
+        (
+            Send(get(b"/x", b"Connection: keep-alive", version=_HTTP_1_0)),
+            GOT,
+            Respond(raw_response(b"ab")),
+            UpstreamCloses(),
+            status(200, body=b"ab", fields=(b"Connection: close",), without=(b"Transfer-Encoding",)),
+        ),
+        comparable=False,
+    ),
+    Case(
         "the error response to an HTTP/1.0 request has the version HTTP/1.1",
         "RFC 9110 §2.5",
         (

@@ -9,6 +9,7 @@ from conformance.steps import (
     Case,
     Receive,
     Respond,
+    SeeEnd,
     Send,
     get,
     post,
@@ -114,6 +115,32 @@ STRIPPING: Final = (
             comparable=False,
         )
         for what, lines in _UPGRADES.items()
+    ]
+    + [
+        Case(
+            "an upgrade to h2c with a body is ignored, and the body passes",
+            "RFC 9110 §7.8",
+            (
+                Send(post(b"abc", *_UPGRADES["h2c"])),
+                Receive(b"POST /x HTTP/1.1", without=(b"Upgrade", b"HTTP2-Settings"), body=b"abc"),
+                Respond(OK),
+                SEE_OK,
+                Again(),
+            ),
+            comparable=False,
+        ),
+        Case(
+            "an upgrade of an HTTP/1.0 caller is ignored",
+            "RFC 9110 §7.8",
+            (
+                Send(get(b"/x", *_UPGRADES["h2c"], version=b"HTTP/1.0")),
+                Receive(b"GET /x HTTP/1.1", without=(b"Upgrade", b"HTTP2-Settings")),
+                Respond(OK),
+                SEE_OK,
+                SeeEnd(),
+            ),
+            comparable=False,
+        ),
     ]
     + [
         Case(

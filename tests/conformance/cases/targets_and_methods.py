@@ -149,6 +149,12 @@ METHODS: Final = (
     ]
     + [
         Case(
+            "a method in lower case that is no known one passes",
+            "RFC 9110 §9.1",
+            (Send(get(method=b"frob")), Receive(b"frob /x HTTP/1.1"), Respond(OK), SEE_OK, Again()),
+            comparable=False,
+        ),
+        Case(
             "OPTIONS * passes",
             "RFC 9112 §3.2.4",
             (Send(get(b"*", method=b"OPTIONS")), Receive(b"OPTIONS * HTTP/1.1"), Respond(OK), SEE_OK),

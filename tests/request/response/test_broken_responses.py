@@ -181,37 +181,6 @@ async def test_a_body_that_breaks_off_resets_the_callers_connection(
         await proxy.check_idle()
 
 
-async def test_a_body_that_stops_arriving_resets_the_callers_connection() -> None:
-    async with (
-        ScriptedUpstream() as upstream,
-        running_proxy(upstream.origin, idle_timeout="100ms") as proxy,
-        await proxy.caller() as caller,
-    ):
-        await caller.send(request(b"GET", b"/x"))
-        exchange = await upstream.next_request()
-        await exchange.send(b"HTTP/1.1 200 OK\r\n" + BROKEN["length"])
-        await caller.head()
-        await exchange.read_to_end()
-        with pytest.raises(ConnectionResetError):
-            await caller.read_to_end()
-
-
-async def test_a_get_that_meets_a_stale_connection_is_sent_again_and_its_caller_notices_nothing() -> None:
-    async with (
-        ScriptedUpstream() as upstream,
-        running_proxy(upstream.origin) as proxy,
-        await proxy.caller() as caller,
-    ):
-        await caller.send(request(b"GET", b"/1"))
-        await (await upstream.next_request()).respond(OK)
-        await caller.response()
-        await caller.send(request(b"GET", b"/2"))
-        (await upstream.next_request()).close()
-        await (await upstream.next_request()).respond(OK)
-        assert (await caller.response()).body == b"ok"
-        assert upstream.connections == 2
-
-
 async def test_the_remainder_of_a_rejected_upload_is_not_read_as_a_request() -> None:
     async with (
         ScriptedUpstream() as upstream,

@@ -13,27 +13,6 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 TOO_MANY = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n"
 
 
-async def test_the_upstreams_100_makes_the_caller_send_its_body() -> None:
-    async with (
-        ScriptedUpstream() as upstream,
-        running_proxy(upstream.origin) as proxy,
-        await proxy.caller() as caller,
-    ):
-        await caller.send(request(b"POST", b"/x", *EXPECT))
-        exchange = await upstream.next_request()
-        assert b"Expect: 100-continue" in exchange.lines
-        await exchange.send(CONTINUE)
-        assert await caller.head() == CONTINUE
-        await caller.send(b"body")
-        await exchange.respond(OK)
-        assert exchange.body == b"body"
-        assert (await caller.response()).body == b"ok"
-        # The connection is still usable.
-        await caller.send(request(b"GET", b"/y"))
-        await (await upstream.next_request()).respond(OK)
-        assert (await caller.response()).status == 200
-
-
 async def test_a_silent_upstream_is_sent_the_body_after_a_short_wait() -> None:
     async with (
         ScriptedUpstream() as upstream,
@@ -138,17 +117,6 @@ async def test_the_proxys_own_429_replaces_the_100_and_closes_the_connection() -
         response = await caller.response()
         assert response.status == 429
         assert response.values(b"Connection") == [b"close"]
-
-
-async def test_a_caller_that_sends_its_body_at_once_gets_no_100() -> None:
-    async with (
-        ScriptedUpstream() as upstream,
-        running_proxy(upstream.origin) as proxy,
-        await proxy.caller() as caller,
-    ):
-        await caller.send(request(b"POST", b"/x", *EXPECT) + b"body")
-        await (await upstream.next_request()).respond(OK)
-        assert (await caller.response()).body == b"ok"
 
 
 async def test_an_http_1_0_caller_gets_no_100() -> None:
