@@ -18,7 +18,7 @@ from nanonets_proxy.upstream.errors import (
     UpstreamTimeout,
     UpstreamUpgraded,
 )
-from nanonets_proxy.upstream.exchange import ConnectionState, UpstreamRequest
+from nanonets_proxy.upstream.exchange import UpstreamConnectionState, UpstreamRequest
 from nanonets_proxy.upstream.policy import DialPolicy
 from nanonets_proxy.upstream.response_parser import ResponseParser
 from support.eventually import WAIT_S, stable, until
@@ -91,7 +91,7 @@ async def test_a_response_is_read_to_its_end(
     assert await rest_of(connection) == body
     assert connection.is_complete
     assert connection.release() is reusable
-    assert connection.state is (ConnectionState.IDLE if reusable else ConnectionState.CLOSED)
+    assert connection.state is (UpstreamConnectionState.IDLE if reusable else UpstreamConnectionState.CLOSED)
 
 
 async def test_without_framing_the_end_of_the_connection_ends_the_body(connect: Connect) -> None:
@@ -160,7 +160,7 @@ async def test_an_incomplete_or_invalid_head_is_a_named_error(
         with pytest.raises(error) as caught:
             await connection.head()
         assert caught.value.sent
-    assert connection.state is ConnectionState.CLOSED
+    assert connection.state is UpstreamConnectionState.CLOSED
     assert not connection.release()
 
 
@@ -295,7 +295,7 @@ async def test_unexpected_bytes_an_end_or_a_reset_close_an_idle_connection(
     await connection.head()
     assert connection.release()
     idle.set()
-    await until(lambda: connection.state is ConnectionState.CLOSED)
+    await until(lambda: connection.state is UpstreamConnectionState.CLOSED)
     assert connection.is_readable()
 
 
@@ -350,7 +350,7 @@ async def test_is_readable_asks_the_socket_itself(connect: Connect) -> None:
     assert not connection.is_readable()
     assert not connection.is_readable()
     peers[0].send_fin()
-    assert connection.state is ConnectionState.IDLE  # the loop has not run since
+    assert connection.state is UpstreamConnectionState.IDLE  # the loop has not run since
     assert connection.is_readable()
 
 

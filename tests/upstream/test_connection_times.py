@@ -9,7 +9,7 @@ import pytest
 
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.errors import UpstreamClosed, UpstreamTimeout
-from nanonets_proxy.upstream.exchange import ConnectionState, UpstreamRequest
+from nanonets_proxy.upstream.exchange import UpstreamConnectionState, UpstreamRequest
 from support.gate.virtual_loop import run_virtually
 from support.raw_upstream import ok
 
@@ -82,7 +82,7 @@ def test_each_request_has_a_time_limit_of_its_own() -> None:
 
 
 def test_the_time_limit_of_a_completed_request_does_not_close_an_idle_connection() -> None:
-    async def main() -> ConnectionState:
+    async def main() -> UpstreamConnectionState:
         scene = Scene()
         scene.send(timeout_s=5.0)
         scene.receive(ok())
@@ -91,7 +91,7 @@ def test_the_time_limit_of_a_completed_request_does_not_close_an_idle_connection
         await asyncio.sleep(6.0)
         return scene.connection.state
 
-    assert run_virtually(main()) is ConnectionState.IDLE
+    assert run_virtually(main()) is UpstreamConnectionState.IDLE
 
 
 def test_after_the_head_the_first_byte_timeout_does_not_apply() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from nanonets_proxy.upstream import pool
-from nanonets_proxy.upstream.exchange import ConnectionState
+from nanonets_proxy.upstream.exchange import UpstreamConnectionState
 from support.client_harness import RunningClient, request, running_client
 from support.eventually import WAIT_S, until
 from support.raw_upstream import Peer, RawUpstream, Script, ok, responding
@@ -89,7 +89,7 @@ async def test_a_close_by_the_upstream_while_idle_is_noticed() -> None:
     async with RawUpstream(script) as upstream, running_client(upstream.origin) as running:
         await running.fetch(request())
         connection = running.pool._idle[0]
-        await until(lambda: connection.state is ConnectionState.CLOSED)
+        await until(lambda: connection.state is UpstreamConnectionState.CLOSED)
         assert (await running.fetch(request("POST"))).body == b"ok"
         assert (upstream.accepted, running.retries) == (2, 0)
 
@@ -200,7 +200,7 @@ async def test_a_408_before_the_close_of_an_idle_connection_is_usual() -> None:
         running.pool._on_surplus = noticed.set
         await fill(running, 1)
         may_send.set()
-        await until(lambda: running.pool._idle[0].state is ConnectionState.CLOSED)
+        await until(lambda: running.pool._idle[0].state is UpstreamConnectionState.CLOSED)
         assert not noticed.is_set()
         assert not running.pool.per_caller
 

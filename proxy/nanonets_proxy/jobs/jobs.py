@@ -22,7 +22,7 @@ from nanonets_proxy.jobs.directory import JobDirectory
 from nanonets_proxy.jobs.file_sync import FileSync
 from nanonets_proxy.jobs.policy import LEFT_FREE_BYTES, JobsPolicy, JobsUnusable
 from nanonets_proxy.jobs.records import JobView, Tally, Work, too_many
-from nanonets_proxy.jobs.runner import JobRunner, Sender
+from nanonets_proxy.jobs.runner import JobRunner, JobServices
 from nanonets_proxy.jobs.store_thread import Operation, StoreFault, StoreReader, StoreThread, store_fault
 from nanonets_proxy.jobs.writer import StoreWriter
 from nanonets_proxy.telemetry.alerts import Alerts
@@ -86,9 +86,9 @@ class Jobs:
     def is_draining(self) -> bool:
         return self.runner.is_draining
 
-    def use(self, sender: Sender) -> None:
+    def use(self, services: JobServices) -> None:
         """Applies other settings to the jobs that begin from now on."""
-        self.runner.use(sender)
+        self.runner.use(services)
 
     # --- start and end ----------------------------------------------------------------------------------
 

@@ -47,8 +47,8 @@ _RETRY_STORE_S: Final = 1.0
 _REMOVED: Final = "The stored response was removed."
 
 
-class Sender:
-    """Sends the jobs of an environment. Another one follows when the settings change."""
+class JobServices:
+    """The services that send the jobs of an environment. Others follow when the settings change."""
 
     def __init__(self, policy: HandlerPolicy, services: Services) -> None:
         own = replace(policy, max_wait_s=_MAX_WAIT_S)
@@ -89,7 +89,7 @@ class JobRunner:
         self._log = structlog.get_logger(**log_fields)
         self._log_started = event_writer("job_started", **log_fields)
         self._log_ended = event_writer("job_ended", **log_fields)
-        self._sender: Sender | None = None
+        self._services: JobServices | None = None
         self._running: dict[str, tuple[asyncio.Task[None], JobExchange]] = {}
         self._held: Counter[JobLane] = Counter()
         self._backlog: set[JobLane] = set()  # lanes with queued jobs that nobody has claimed
@@ -97,9 +97,9 @@ class JobRunner:
         self.wanted = asyncio.Event()
         """Set when more jobs may be claimed."""
 
-    def use(self, sender: Sender) -> None:
-        """Sends the jobs that begin from now on with this sender."""
-        self._sender = sender
+    def use(self, services: JobServices) -> None:
+        """Sends the jobs that begin from now on with these services."""
+        self._services = services
 
     def has(self, job_id: str) -> bool:
         """Returns whether this process has claimed the job."""
@@ -205,15 +205,15 @@ class JobRunner:
 
     async def _send_once(self, work: Work, exchange: JobExchange) -> _End:
         """Waits for a permit, and sends the job. Raises the ProxyError that a caller would get, or StoreFault."""
-        sender = self._sender
-        assert sender is not None
+        services = self._services
+        assert services is not None
         with job_context(work, exchange, self._directory) as context:
             response = context.response
             assert isinstance(response, JobResponse)
             if context.method not in SAFE_METHODS:
-                context.sharing = sender.writes
+                context.sharing = services.writes
             try:
-                await sender.forwarder.forward(context)
+                await services.forwarder.forward(context)
                 body = response.body.close()
             except BaseException:
                 response.body.discard()
@@ -263,8 +263,8 @@ class JobRunner:
             }
             if record.retried_after:
                 facts["retried_after"] = record.retried_after
-            if self._sender is not None and record.attempts:
-                record.finish(None, self._sender.observers)
+            if self._services is not None and record.attempts:
+                record.finish(None, self._services.observers)
         if self._log_ended is None:
             return
         if end.reason:

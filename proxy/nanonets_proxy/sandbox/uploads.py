@@ -45,7 +45,7 @@ class ReceivedFile:
 
 
 @dataclass(slots=True)
-class Received:
+class Upload:
     """The files of an upload, and its other form fields (or JSON members)."""
 
     files: list[ReceivedFile] = field(default_factory=list)
@@ -98,7 +98,7 @@ def _json_object(body: bytes) -> dict[str, Any]:
     return members
 
 
-async def read_upload(request: web.Request) -> Received:
+async def read_upload(request: web.Request) -> Upload:
     """Reads an upload in any documented format. Raises a 400 without a file, and a 413 above the size limit."""
     if request.content_type == "multipart/form-data":
         received = await _read_multipart(request)
@@ -115,27 +115,27 @@ async def read_upload(request: web.Request) -> Received:
     return received
 
 
-def _from_json(members: dict[str, Any]) -> Received:
+def _from_json(members: dict[str, Any]) -> Upload:
     urls = members.get("urls", members.get("document_url", []))
     urls = [urls] if isinstance(urls, str) else urls
     if not isinstance(urls, list) or not all(isinstance(url, str) and url for url in urls):
         raise bad_request("Invalid URL", error="document_url must be a string, and urls a list of strings")
-    return Received([ReceivedFile(url) for url in urls], members)
+    return Upload([ReceivedFile(url) for url in urls], members)
 
 
-def _from_form(body: bytes) -> Received:
+def _from_form(body: bytes) -> Upload:
     pairs = parse_qsl(body.decode("utf-8", "replace"), keep_blank_values=True)
-    return Received(_by_url(pairs), dict(pairs))
+    return Upload(_by_url(pairs), dict(pairs))
 
 
 def _by_url(pairs: Iterable[tuple[str, str]]) -> list[ReceivedFile]:
     return [ReceivedFile(value) for name, value in pairs if name in ("urls", "document_url") and value]
 
 
-async def _read_multipart(request: web.Request) -> Received:
+async def _read_multipart(request: web.Request) -> Upload:
     await _send_continue(request)
     limit_bytes = request.app[SANDBOX].policy.max_body_bytes
-    received = Received()
+    received = Upload()
     pairs: list[tuple[str, str]] = []
     left_bytes = limit_bytes
     try:

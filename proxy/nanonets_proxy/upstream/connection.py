@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from nanonets_proxy.core.api.unexpected import SEARCHED_BYTES
 from nanonets_proxy.errors import ProxyError
 from nanonets_proxy.upstream.errors import UpstreamBadReply, closed_early
-from nanonets_proxy.upstream.exchange import ConnectionState, Exchange
+from nanonets_proxy.upstream.exchange import Exchange, UpstreamConnectionState
 from nanonets_proxy.upstream.response_parser import ResponseState
 from nanonets_proxy.upstream.transport import read_last_bytes, wake
 
@@ -35,7 +35,7 @@ _COPIED_BYTES: Final = 4096
 _IDLE_TIMEOUT: Final = re.compile(rb"HTTP/1\.[01] 408 ")
 
 # Python 3.11 makes a call for each look-up of an enum's member.
-_IDLE, _BUSY, _CLOSED = ConnectionState
+_IDLE, _BUSY, _CLOSED = UpstreamConnectionState
 _HEAD, _COMPLETE = ResponseState.HEAD, ResponseState.COMPLETE
 
 

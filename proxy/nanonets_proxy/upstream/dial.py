@@ -33,7 +33,7 @@ from nanonets_proxy.upstream.errors import (
     UpstreamTlsProtocol,
     UpstreamUnreachable,
 )
-from nanonets_proxy.upstream.exchange import ConnectionState
+from nanonets_proxy.upstream.exchange import UpstreamConnectionState
 from nanonets_proxy.upstream.policy import DialPolicy
 from nanonets_proxy.upstream.transport import BeforeTls, TlsLastBytes
 
@@ -166,7 +166,7 @@ class Dialer:
             below.abort()
             raise
         assert tls is not None  # typeshed allows None, asyncio never returns it
-        if below.is_closing() or connection.state is ConnectionState.CLOSED:
+        if below.is_closing() or connection.state is UpstreamConnectionState.CLOSED:
             connection.close()
             tls.abort()
         else:

@@ -17,7 +17,7 @@ from nanonets_proxy.upstream.time_limit import TimeLimit
 from nanonets_proxy.upstream.transport import UpstreamTransport
 
 
-class ConnectionState(enum.Enum):
+class UpstreamConnectionState(enum.Enum):
     """The states of a connection. `connection.py` has their transitions."""
 
     IDLE = enum.auto()
@@ -26,7 +26,7 @@ class ConnectionState(enum.Enum):
 
 
 # Python 3.11 makes a call for each look-up of an enum's member.
-_IDLE, _BUSY, _CLOSED = ConnectionState
+_IDLE, _BUSY, _CLOSED = UpstreamConnectionState
 _HEAD, _COMPLETE = ResponseState.HEAD, ResponseState.COMPLETE
 
 

@@ -8,9 +8,9 @@ from weakref import WeakSet
 from nanonets_proxy.core.status.upstream_watch import Finding, Owed, Progress, UpstreamWatch
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer
-from nanonets_proxy.upstream.exchange import ConnectionState
+from nanonets_proxy.upstream.exchange import UpstreamConnectionState
 
-_IDLE, _BUSY = ConnectionState.IDLE, ConnectionState.BUSY
+_IDLE, _BUSY = UpstreamConnectionState.IDLE, UpstreamConnectionState.BUSY
 _SAMPLE_EACH_S: Final = 0.1
 _SAMPLE_BURST_S: Final = 2.0  # requests that wait together get their responses together
 # Of all callers together. Otherwise, connections of callers that do not return would use up the open files.

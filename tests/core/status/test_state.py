@@ -8,13 +8,13 @@ import pytest
 from nanonets_proxy.core.status.document import GateStatus, KeysStatus, ScopeEntry, State
 from nanonets_proxy.core.status.recent_errors import LastFailure
 from nanonets_proxy.core.status.request_counts import LatestRequests
-from nanonets_proxy.core.status.state import Facts, duration, most_urgent, state_of
+from nanonets_proxy.core.status.state import StateFacts, duration, most_urgent, state_of
 from nanonets_proxy.core.status.upstream_watch import Finding
 
 _SCOPE = ScopeEntry("account", "open", 0.0, None, None, None, 0.0, quota_used_up=False, waiting=0, in_flight=0)
 _GATE = GateStatus(0, 0, 10_000, 0, 256, None, (_SCOPE,), 1, (), 0)
 _KEYS = KeysStatus("env", "serving", is_rejected=False, keys=(), warnings=(), source_fault=None)
-_FACTS = Facts("ready", _GATE, _KEYS, LatestRequests(), None)
+_FACTS = StateFacts("ready", _GATE, _KEYS, LatestRequests(), None)
 
 
 def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from nanonets_proxy.core.usage.alarms import Facts, FirstCall, Spending, Volume, alarms_of
+from nanonets_proxy.core.usage.alarms import FirstCall, Spending, UsageFacts, Volume, alarms_of
 from support.telemetry.usage_quarter import WARM_UP_WEEKS, quarter
 
 OLD_H = 24 * 60
@@ -13,11 +13,11 @@ USUAL = Volume("caller", "billing", 900, 1000, 1000, OLD_H)
 
 
 def found(**facts) -> list[tuple[str, str]]:
-    return [(alarm.kind, alarm.subject) for alarm in alarms_of(Facts(**{"age_h": OLD_H, **facts}))]
+    return [(alarm.kind, alarm.subject) for alarm in alarms_of(UsageFacts(**{"age_h": OLD_H, **facts}))]
 
 
 def sentence(**facts) -> str:
-    (alarm,) = alarms_of(Facts(**{"age_h": OLD_H, **facts}))
+    (alarm,) = alarms_of(UsageFacts(**{"age_h": OLD_H, **facts}))
     return alarm.sentence
 
 

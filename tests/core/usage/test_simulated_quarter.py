@@ -14,7 +14,7 @@ from statistics import median
 
 import pytest
 
-from nanonets_proxy.core.usage.alarms import PAST_DAYS, Facts, FirstCall, Spending, alarms_of
+from nanonets_proxy.core.usage.alarms import PAST_DAYS, FirstCall, Spending, UsageFacts, alarms_of
 from support.telemetry.usage_quarter import PAST_H, WARM_UP_WEEKS, Past, quarter
 
 SEEDS = range(4)
@@ -23,7 +23,7 @@ CHECKS = (0.25, 0.5, 0.75, 1.0)
 
 
 def kinds(age_h: int, **facts) -> list[str]:
-    return [alarm.kind for alarm in alarms_of(Facts(age_h=age_h, **facts))]
+    return [alarm.kind for alarm in alarms_of(UsageFacts(age_h=age_h, **facts))]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 from functools import cache
 
-from nanonets_proxy.core.usage.alarms import PAST_DAYS, Facts, Volume, alarms_of
+from nanonets_proxy.core.usage.alarms import PAST_DAYS, UsageFacts, Volume, alarms_of
 
 WEEKS = 13
 WARM_UP_WEEKS = 5
@@ -69,7 +69,7 @@ class Quarter:
             for caller, past in self.callers.items()
         ]
         volumes.append(self.total.volume("hour", "", hour, stolen))
-        return [(alarm.kind, alarm.subject) for alarm in alarms_of(Facts(age_h=hour, volumes=volumes))]
+        return [(alarm.kind, alarm.subject) for alarm in alarms_of(UsageFacts(age_h=hour, volumes=volumes))]
 
 
 @cache

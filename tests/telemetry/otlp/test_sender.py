@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nanonets_proxy.core.net.addresses import Origin
-from nanonets_proxy.telemetry.otlp.sender import TEMPORARY, Sender
+from nanonets_proxy.telemetry.otlp.sender import TEMPORARY, CollectorSender
 from support.certificates import CertificateAuthority
 
 
@@ -20,7 +20,9 @@ async def fault_of_a_collector(response: bytes, authority: CertificateAuthority 
     tls = None if authority is None else authority.server()
     async with await asyncio.start_server(respond, "127.0.0.1", 0, ssl=tls) as server:
         port = server.sockets[0].getsockname()[1]
-        return await Sender(Origin("http" if tls is None else "https", "127.0.0.1", port), b"/v1/traces").send(b"")
+        return await CollectorSender(
+            Origin("http" if tls is None else "https", "127.0.0.1", port), b"/v1/traces"
+        ).send(b"")
 
 
 @pytest.mark.parametrize(
@@ -48,5 +50,5 @@ async def test_a_collector_that_is_gone_is_named() -> None:
     with socket.socket() as taken:  # bound but not listening, so that no other process takes the port
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        fault = await Sender(Origin("http", "127.0.0.1", port), b"/v1/traces").send(b"")
+        fault = await CollectorSender(Origin("http", "127.0.0.1", port), b"/v1/traces").send(b"")
     assert fault == "no connection to the collector"

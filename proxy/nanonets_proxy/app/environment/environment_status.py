@@ -15,7 +15,7 @@ from nanonets_proxy.core.status.document import (
     Problem,
     Usage,
 )
-from nanonets_proxy.core.status.state import Facts, state_of
+from nanonets_proxy.core.status.state import StateFacts, state_of
 from nanonets_proxy.core.status.text import MAX_REASON_CHARS, MAX_SENTENCE_CHARS, shown
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.key_status import KeyStatus
@@ -52,7 +52,7 @@ class EnvironmentStatusReader:
             name=self.name,
             upstream=self.upstream.name,
             state=state_of(
-                Facts(
+                StateFacts(
                     phase,
                     gate,
                     keys,

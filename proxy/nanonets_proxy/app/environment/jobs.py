@@ -51,9 +51,9 @@ class EnvironmentJobs:
     def use(self, config: EnvironmentConfig, services: Services) -> None:
         """Sends the jobs that begin from now on as callers' requests are sent."""
         if self._jobs is not None:
-            from nanonets_proxy.jobs.runner import Sender
+            from nanonets_proxy.jobs.runner import JobServices
 
-            self._jobs.use(Sender(config.handler, services))
+            self._jobs.use(JobServices(config.handler, services))
 
     async def start(self) -> None:
         """Opens the store. Raises JobsUnusable."""

@@ -39,7 +39,7 @@ _URGENCY: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class StateFacts:
     """The facts that decide the state of an environment."""
 
     phase: str
@@ -63,7 +63,7 @@ class Facts:
     """The limit that new connections meet now, such as `max_connections`; empty: none."""
 
 
-def state_of(facts: Facts) -> State:
+def state_of(facts: StateFacts) -> State:
     """Returns the state."""
     gate = facts.gate
     match facts.phase:
@@ -95,7 +95,7 @@ def most_urgent(states: Iterable[State]) -> State:
     return min(states, key=lambda state: _URGENCY.index(state.code))
 
 
-def _fault(facts: Facts) -> State | None:
+def _fault(facts: StateFacts) -> State | None:
     """Returns the state if many requests fail, or all must fail."""
     keys = facts.keys
     if keys.state == "spent":
@@ -118,7 +118,7 @@ def _fault(facts: Facts) -> State | None:
     return None
 
 
-def _failed_of(facts: Facts) -> str:
+def _failed_of(facts: StateFacts) -> str:
     kind = f" ({facts.failure})" if facts.failure else ""
     return f"{facts.latest.failed} of {_in_span(facts.latest)} failed{kind}"
 
@@ -139,7 +139,7 @@ def _in_span(latest: LatestRequests) -> str:
     return f"{_requests(latest.ended)} in the last {'minute' if latest.span_s == 60 else f'{latest.span_s} s'}"
 
 
-def _slowness(facts: Facts) -> State | None:
+def _slowness(facts: StateFacts) -> State | None:
     """Returns the state if the proxy or the upstream is full, or slower than it should be."""
     if facts.lag_s >= _SLOW_LAG_S:
         held_up = f"its event loop was held up for {duration(facts.lag_s)} in the last minute"
@@ -165,7 +165,7 @@ def _quota(gate: GateStatus) -> State | None:
     return State("quota_used_up", "limit", f"The quota of {used_up.name} is used up: {test}.")
 
 
-def _partial_fault(facts: Facts) -> State | None:
+def _partial_fault(facts: StateFacts) -> State | None:
     """Returns the state if some requests fail."""
     latest = facts.latest
     if latest.failed >= max(_FEWEST, _SOME_SHARE * latest.ended):
@@ -178,7 +178,7 @@ def _partial_fault(facts: Facts) -> State | None:
     return None
 
 
-def _overflow(facts: Facts) -> State | None:
+def _overflow(facts: StateFacts) -> State | None:
     """Returns the state if many requests are refused because too many others wait."""
     latest, gate = facts.latest, facts.gate
     if not _are_many(latest.queue_full, latest):
@@ -192,7 +192,7 @@ def _overflow(facts: Facts) -> State | None:
     return State("queue_full", cause, f"The {full}: {refused}.")
 
 
-def _retries(facts: Facts) -> State | None:
+def _retries(facts: StateFacts) -> State | None:
     """Returns the state if some requests succeed only when they are sent again.
 
     Callers see these failures only as slow responses. An upstream that fails once in a hundred times is usual.
@@ -222,7 +222,7 @@ def _delay(gate: GateStatus, quiet: str) -> State | None:
     return None
 
 
-def _loss(facts: Facts) -> State | None:
+def _loss(facts: StateFacts) -> State | None:
     """Returns the state if callers do not wait for their responses, although no limit delays them."""
     latest = facts.latest
     if not _are_most(latest.gone, latest):
@@ -232,7 +232,7 @@ def _loss(facts: Facts) -> State | None:
     return State("callers_gone", "upstream", f"Callers hang up before Nanonets responds: {gone}, {in_flight}.")
 
 
-def _failure(facts: Facts) -> State | None:
+def _failure(facts: StateFacts) -> State | None:
     """Returns the state if the last request failed, however long ago in the last hour."""
     last = facts.last_failure
     if last is None:

@@ -74,7 +74,7 @@ class Spending:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class UsageFacts:
     """What is known about one environment in the current hour."""
 
     age_h: int
@@ -91,7 +91,7 @@ class Facts:
     """Until the end of the day (UTC)."""
 
 
-def alarms_of(facts: Facts) -> Iterator[Alarm]:
+def alarms_of(facts: UsageFacts) -> Iterator[Alarm]:
     """Yields the alarms of the current hour. The same facts give the same alarms."""
     if facts.age_h >= _LEARNING_H:
         for caller in facts.new_callers:

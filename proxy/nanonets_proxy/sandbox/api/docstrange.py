@@ -10,7 +10,7 @@ from aiohttp import web
 
 from nanonets_proxy.sandbox.responses import bad_request
 from nanonets_proxy.sandbox.state import SANDBOX, Operation
-from nanonets_proxy.sandbox.uploads import Received, ReceivedFile, read_upload
+from nanonets_proxy.sandbox.uploads import ReceivedFile, Upload, read_upload
 
 _FORMATS: Final = ("markdown", "html", "json", "csv")
 
@@ -62,7 +62,7 @@ async def extract_simple(request: web.Request) -> web.Response:
     return web.json_response({"content": _content(received.files[0], output)})
 
 
-def _new(request: web.Request, received: Received, polls: int) -> Extraction:
+def _new(request: web.Request, received: Upload, polls: int) -> Extraction:
     names = str(received.fields.get("output_format", "markdown")).split(",")
     formats = tuple(name.strip() for name in names)
     if unknown := [name for name in formats if name not in _FORMATS]:

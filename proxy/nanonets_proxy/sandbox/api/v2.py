@@ -12,7 +12,7 @@ from nanonets_proxy.sandbox import fake_results
 from nanonets_proxy.sandbox.responses import bad_request, not_found
 from nanonets_proxy.sandbox.state import SANDBOX, Operation
 from nanonets_proxy.sandbox.store import Inference, Json, Model
-from nanonets_proxy.sandbox.uploads import Received, ReceivedFile, read_json, read_upload
+from nanonets_proxy.sandbox.uploads import ReceivedFile, Upload, read_json, read_upload
 
 _CLASSIFICATION = "ImageCategorization"
 _DEFAULT_LABELS = {
@@ -62,7 +62,7 @@ async def train(request: web.Request) -> web.Response:
     return web.json_response(model.to_json())
 
 
-def _predict(request: web.Request, model: Model, file: ReceivedFile, received: Received) -> Json:
+def _predict(request: web.Request, model: Model, file: ReceivedFile, received: Upload) -> Json:
     """Generates a file's prediction, stores it for lookups, and returns its entry in the response."""
     sandbox = request.app[SANDBOX]
     is_async = received.is_async(request)
@@ -85,7 +85,7 @@ def _predict(request: web.Request, model: Model, file: ReceivedFile, received: R
     return {**result, "prediction": []} if is_async else result
 
 
-def _files(received: Received) -> list[dict[str, Any]]:
+def _files(received: Upload) -> list[dict[str, Any]]:
     return [file.to_json() for file in received.files]
 
 

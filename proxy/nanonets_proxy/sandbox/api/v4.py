@@ -10,7 +10,7 @@ from nanonets_proxy.sandbox import fake_results
 from nanonets_proxy.sandbox.responses import ApiError, bad_request, not_found
 from nanonets_proxy.sandbox.state import SANDBOX, Operation, timestamp
 from nanonets_proxy.sandbox.store import MAX_ORIGINAL_BYTES, Document, Json, Workflow
-from nanonets_proxy.sandbox.uploads import Received, ReceivedFile, read_json, read_upload
+from nanonets_proxy.sandbox.uploads import ReceivedFile, Upload, read_json, read_upload
 
 MAX_FIELDS, MAX_TABLE_HEADERS = 30, 20  # per workflow, as Nanonets documents
 MAX_PAGE_SIZE = 100
@@ -161,7 +161,7 @@ def _metadata(value: Any) -> Any:
         return value
 
 
-def _add_document(request: web.Request, workflow: Workflow, file: ReceivedFile, received: Received) -> Document:
+def _add_document(request: web.Request, workflow: Workflow, file: ReceivedFile, received: Upload) -> Document:
     sandbox = request.app[SANDBOX]
     document = Document(
         id=sandbox.store.new_id(),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from nanonets_proxy.core.usage.alarms import PAST_DAYS, Facts, FirstCall, LimitOf, Spending, Volume
+from nanonets_proxy.core.usage.alarms import PAST_DAYS, FirstCall, LimitOf, Spending, UsageFacts, Volume
 from nanonets_proxy.core.usage.rollups import DAY_H, DAY_S, DIMENSIONS, EARLIEST_H, HOUR_S, cut_of
 from nanonets_proxy.telemetry.ledger.reader import LedgerReader
 
@@ -20,7 +20,7 @@ _HOURLY: Final = (
 )
 
 
-def read_facts(ledger: LedgerReader, environment: str, now_s: float, limit_of: LimitOf) -> Facts:
+def read_facts(ledger: LedgerReader, environment: str, now_s: float, limit_of: LimitOf) -> UsageFacts:
     """Returns the facts of the current hour. Raises sqlite3.Error."""
     now_h = int(now_s) // HOUR_S
     (first_h,) = ledger.execute(
@@ -28,13 +28,13 @@ def read_facts(ledger: LedgerReader, environment: str, now_s: float, limit_of: L
         *(environment, EARLIEST_H),
     ).fetchone()
     if first_h is None:
-        return Facts(age_h=0)
+        return UsageFacts(age_h=0)
     (rejections, most_rejections, _) = ledger.execute(
         f"WITH hourly AS ({_HOURLY.format(subject=0, counted='attempts', cut=_CUT['status'])} "  # noqa: S608  # our own constants
         f"AND status IN ('401', '403') GROUP BY 1) SELECT {_PEAKS} FROM hourly",
         *(now_h, PAST_DAYS * DAY_H, environment),
     ).fetchone()
-    return Facts(
+    return UsageFacts(
         age_h=now_h - first_h,
         volumes=[
             volume

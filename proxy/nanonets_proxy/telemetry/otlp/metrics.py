@@ -32,7 +32,7 @@ from nanonets_proxy.telemetry.otlp.protobuf import (
     varint,
     zigzag,
 )
-from nanonets_proxy.telemetry.otlp.sender import STOP_S, Sender, finish, wait
+from nanonets_proxy.telemetry.otlp.sender import STOP_S, CollectorSender, finish, wait
 from nanonets_proxy.telemetry.scrape.request_metrics import QUEUE, TOTAL, UPSTREAM
 
 _SLICE: Final = 20
@@ -84,7 +84,7 @@ class MetricsExporter:
     ) -> None:
         """`mask` masks secrets and keeps the length: callers choose names, and may take a key for one."""
         self._interval_s = policy.interval_s
-        self._sender = Sender(policy.collector, b"/v1/metrics")
+        self._sender = CollectorSender(policy.collector, b"/v1/metrics")
         self._sources = tuple(sources)
         self._alerts = alerts
         self._mask = mask

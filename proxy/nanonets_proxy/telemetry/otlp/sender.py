@@ -23,7 +23,7 @@ _HEAD: Final = (
 )
 
 
-class Sender:
+class CollectorSender:
     """Sends batches of one kind to one collector, each on a connection of its own."""
 
     def __init__(self, collector: Origin, path: bytes) -> None:

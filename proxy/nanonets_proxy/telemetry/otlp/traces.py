@@ -24,7 +24,7 @@ from nanonets_proxy.core.http.trace_context import TraceContext
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.otlp.policy import TracesPolicy
 from nanonets_proxy.telemetry.otlp.protobuf import request as export_request
-from nanonets_proxy.telemetry.otlp.sender import STOP_S, TEMPORARY, Sender, finish, wait
+from nanonets_proxy.telemetry.otlp.sender import STOP_S, TEMPORARY, CollectorSender, finish, wait
 from nanonets_proxy.telemetry.otlp.spans import SpanEncoder, TracedRequest
 
 MAX_QUEUED_BYTES: Final = 8 * 1024 * 1024
@@ -57,7 +57,7 @@ class TraceExporter:
         `mask` masks secrets and keeps the length: a path or a name may have the key.
         """
         self._share = policy.share
-        self._sender = Sender(policy.collector, b"/v1/traces")
+        self._sender = CollectorSender(policy.collector, b"/v1/traces")
         self._encoder = encoder
         self._environment = environment
         self._alerts = alerts
