@@ -15,9 +15,9 @@ from nanonets_proxy.admin.endpoints import MAX_RELOADS, ReloadResult
 from nanonets_proxy.admin.server import AdminHandler, admin_connection_policy
 from nanonets_proxy.core.access.peer_guard import PeerGuard
 from nanonets_proxy.core.access.peer_guard_policy import PeerGuardPolicy
+from nanonets_proxy.core.status.document import KeyEntry, KeysStatus
 from nanonets_proxy.server.server import CallerServer
 from nanonets_proxy.telemetry.alerts import Alerts
-from nanonets_proxy.telemetry.key_status import KeyEntry, KeyStatus
 from support.eventually import until
 
 KEY = {
@@ -41,8 +41,9 @@ class SettableEnvironment:
     def not_ready_reason(self) -> str | None:
         return self.not_ready
 
-    def key_status(self) -> KeyStatus:
-        return KeyStatus("env", "serving", (KeyEntry("a", "f", "active", 5.2),), (), None, candidate_rejected=False)
+    def key_status(self) -> KeysStatus:
+        keys = (KeyEntry("a", "f", "active", 5),)
+        return KeysStatus("env", "serving", is_rejected=False, keys=keys, warnings=(), source_fault=None)
 
     async def reload(self) -> str | None:
         self.reloads += 1

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from email.utils import formatdate
 from typing import Any, Final, Protocol
 
@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry
 from nanonets_proxy.admin import status
 from nanonets_proxy.admin.dashboard import dashboard
 from nanonets_proxy.core.http.headers import values_of
+from nanonets_proxy.core.status.document import KeysStatus
 from nanonets_proxy.server.connection.caller_request import CallerRequest
 from nanonets_proxy.server.error_response import OwnResponse
 from nanonets_proxy.telemetry.alerts import Alerts
-from nanonets_proxy.telemetry.key_status import KeyStatus
 from nanonets_proxy.telemetry.scrape import exposition
 
 _JSON: Final = "application/json; charset=utf-8"
@@ -35,7 +35,7 @@ class Environment(status.Environment, Protocol):
     @property
     def alerts(self) -> Alerts: ...
 
-    def key_status(self) -> KeyStatus: ...
+    def key_status(self) -> KeysStatus: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class Endpoints:
         parts: dict[str, dict[str, Any]] = {}
         for environment, reason in zip(self._environments, reasons, strict=True):
             part: dict[str, Any] = {"status": good} if reason is None else {"status": bad, "reason": reason}
-            part["key"] = environment.key_status().to_json()
+            part["key"] = _keys_json(environment.key_status())
             if alerts := environment.alerts.to_json():
                 part["alerts"] = alerts
             parts[environment.name] = part
@@ -165,6 +165,11 @@ def quit_endpoint(on_quit: Callable[[], None]) -> Endpoint:
         return _json_response({"status": "draining"})
 
     return drain
+
+
+def _keys_json(status: KeysStatus) -> dict[str, Any]:
+    """Returns the status of the keys, without what is empty."""
+    return {name: value for name, value in asdict(status).items() if name != "is_rejected" and value}
 
 
 def _accept(request: CallerRequest) -> str:

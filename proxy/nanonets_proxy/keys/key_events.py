@@ -6,7 +6,7 @@ from typing import Any, Final
 from nanonets_proxy.core.http.target import loggable_target
 from nanonets_proxy.core.keys.key_records import KeyEvent, KeyEventKind, KeyringState
 from nanonets_proxy.telemetry.alerts import Alerts
-from nanonets_proxy.telemetry.key_status import KeyMetrics
+from nanonets_proxy.telemetry.key_metrics import KeyMetrics
 
 _REJECTED_STATES: Final = {
     KeyEventKind.CANDIDATE_REJECTED: "candidate",

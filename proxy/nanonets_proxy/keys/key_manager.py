@@ -17,7 +17,6 @@ from nanonets_proxy.core.keys.key_records import (
     FoundKey,
     KeyEvent,
     KeyHistory,
-    KeyState,
     KeyUse,
     KeyVerdict,
     KeyWarning,
@@ -25,6 +24,7 @@ from nanonets_proxy.core.keys.key_records import (
 )
 from nanonets_proxy.core.keys.keyring import Keyring
 from nanonets_proxy.core.keys.keyring_policy import KeyringPolicy
+from nanonets_proxy.core.status.document import KeyEntry, KeysStatus
 from nanonets_proxy.keys.change_signal import ChangeSignal
 from nanonets_proxy.keys.change_watch import ChangeWatch
 from nanonets_proxy.keys.daemon_thread import in_daemon_thread
@@ -33,7 +33,7 @@ from nanonets_proxy.keys.key_events import KeyEventReporter
 from nanonets_proxy.keys.key_probing import KeyProbing, Probe
 from nanonets_proxy.keys.source import KeySource, is_constant
 from nanonets_proxy.telemetry.alerts import Alerts
-from nanonets_proxy.telemetry.key_status import KeyEntry, KeyMetrics, KeyStatus
+from nanonets_proxy.telemetry.key_metrics import KeyMetrics
 
 REREAD_WHILE_HOLDING_S: Final = 0.5
 
@@ -79,7 +79,7 @@ class KeyManager:
         self.has_usable_key = self._keyring.has_usable_key
         """Returns whether requests may be sent at once; otherwise they call `wait_for_key`."""
         self.reason_of_401 = self._known.reason_of_401
-        self._metrics = KeyMetrics(services.registry, self.status)
+        self._metrics = KeyMetrics(services.registry, self.status, self._known.is_candidate_rejected)
         self._reporter = KeyEventReporter(self._log, self._metrics, services.alerts)
         self._change = ChangeSignal()
         """Wakes the requests that wait: after each event, and after a reading that they wait for."""
@@ -170,20 +170,20 @@ class KeyManager:
             self._log.error("reload_failed", reason=self._source_fault, kept=self.name)
         return self._source_fault
 
-    def status(self) -> KeyStatus:
+    def status(self) -> KeysStatus:
+        """Returns the public facts about the keys."""
         wall_now_s = time.time()
         warnings = self._warnings()
-        return KeyStatus(
+        return KeysStatus(
             source=self._source.name,
             state=self._keyring.state(self._loop.time()).value,
+            is_rejected=self._known.is_doubted,
             keys=tuple(
-                KeyEntry(r.key.name, r.key.fingerprint(), r.state.value, max(0.0, wall_now_s - r.created_at_s))
+                KeyEntry(r.key.name, r.key.fingerprint(), r.state.value, max(0, round(wall_now_s - r.created_at_s)))
                 for r in self._known.records
             ),
             warnings=tuple([warning.value for warning in warnings] + self._known.mistakes()),
             source_fault=self._source_fault,
-            candidate_rejected=self._known.source_key.state is KeyState.REJECTED,
-            is_doubted=self._known.is_doubted,
         )
 
     # --- background tasks ---------------------------------------------------------------------

@@ -20,9 +20,8 @@ async def fault_of_a_collector(response: bytes, authority: CertificateAuthority 
     tls = None if authority is None else authority.server()
     async with await asyncio.start_server(respond, "127.0.0.1", 0, ssl=tls) as server:
         port = server.sockets[0].getsockname()[1]
-        return await CollectorSender(
-            Origin("http" if tls is None else "https", "127.0.0.1", port), b"/v1/traces"
-        ).send(b"")
+        collector = Origin("http" if tls is None else "https", "127.0.0.1", port)
+        return await CollectorSender(collector, b"/v1/traces").send(b"")
 
 
 @pytest.mark.parametrize(

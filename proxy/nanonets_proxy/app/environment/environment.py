@@ -39,14 +39,13 @@ from nanonets_proxy.core.coalescing.groups import Groups
 from nanonets_proxy.core.http.retry import Retries
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeTable
-from nanonets_proxy.core.status.document import EnvironmentStatus
+from nanonets_proxy.core.status.document import EnvironmentStatus, KeysStatus
 from nanonets_proxy.keys.key_manager import KeyManager, KeyManagerPolicy, KeyManagerServices
 from nanonets_proxy.keys.source import InitialKeys
 from nanonets_proxy.request.context import Services
 from nanonets_proxy.request.handler import Handler
 from nanonets_proxy.server.server import CallerServer
 from nanonets_proxy.telemetry.alerts import Alerts
-from nanonets_proxy.telemetry.key_status import KeyStatus
 from nanonets_proxy.telemetry.metrics import Metrics
 from nanonets_proxy.telemetry.recent_requests import RecentRequests
 from nanonets_proxy.telemetry.redaction import Redactor
@@ -272,7 +271,7 @@ class Environment:
         """Returns the caller's daily budget; None: it has none."""
         return self._access.budget_of(caller)
 
-    def key_status(self) -> KeyStatus:
+    def key_status(self) -> KeysStatus:
         """Returns the public facts about the keys."""
         return self.key_manager.status()
 

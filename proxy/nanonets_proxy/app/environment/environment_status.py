@@ -1,7 +1,7 @@
 """Reads the status and the gauges of one environment from its components."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from nanonets_proxy.app.environment.gate_view import GateView
@@ -10,7 +10,6 @@ from nanonets_proxy.core.status.document import (
     CallerUsage,
     EnvironmentStatus,
     JobsStatus,
-    KeyEntry,
     KeysStatus,
     Problem,
     Usage,
@@ -18,7 +17,6 @@ from nanonets_proxy.core.status.document import (
 from nanonets_proxy.core.status.state import StateFacts, state_of
 from nanonets_proxy.core.status.text import MAX_REASON_CHARS, MAX_SENTENCE_CHARS, shown
 from nanonets_proxy.telemetry.alerts import Alerts
-from nanonets_proxy.telemetry.key_status import KeyStatus
 from nanonets_proxy.telemetry.recent_requests import RecentRequests
 
 _JUST_S: Final = 10
@@ -32,7 +30,7 @@ class EnvironmentStatusReader:
     upstream: Upstream
     gate: GateView
     max_waiting: int
-    key_status: Callable[[], KeyStatus]
+    key_status: Callable[[], KeysStatus]
     recent: RecentRequests
     alerts: Alerts
     caller_connections: Callable[[], int]
@@ -45,7 +43,7 @@ class EnvironmentStatusReader:
     def read(self, phase: str, most: int, now_s: float) -> EnvironmentStatus:
         """Returns the status, with lists of at most `most` items. `phase` is the environment's own state."""
         gate = self.gate.status(self.max_waiting, most, now_s)
-        keys = _keys_status(self.key_status())
+        keys = _bounded(self.key_status())
         latest, failure = self.recent.ring.latest(), self.recent.errors.newest_failure()
         policy = self.upstream.bodies.policy
         return EnvironmentStatus(
@@ -131,12 +129,9 @@ class EnvironmentStatusReader:
         return shown(masked.decode("utf-8", "replace"), MAX_REASON_CHARS)
 
 
-def _keys_status(status: KeyStatus) -> KeysStatus:
-    return KeysStatus(
-        source=status.source,
-        state=status.state,
-        is_rejected=status.is_doubted,
-        keys=tuple(KeyEntry(key.name, key.fingerprint, key.state, round(key.age_s)) for key in status.keys),
+def _bounded(status: KeysStatus) -> KeysStatus:
+    return replace(
+        status,
         warnings=tuple(shown(warning, MAX_SENTENCE_CHARS) for warning in status.warnings),
         source_fault=None if status.source_fault is None else shown(status.source_fault, MAX_SENTENCE_CHARS),
     )

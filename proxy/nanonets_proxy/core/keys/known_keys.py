@@ -97,6 +97,10 @@ class KnownKeys:
         mistake = key.mistake()
         return [] if mistake is None else [f"the API key of {key.name} {mistake}"]
 
+    def is_candidate_rejected(self) -> bool:
+        """Returns whether the upstream rejects the key that the source holds."""
+        return self.source_key.state is KeyState.REJECTED
+
     def has_ever_worked(self) -> bool:
         """Returns whether the upstream has accepted any of the keys."""
         return any(record.accepted_seq for record in self.records)
@@ -106,7 +110,7 @@ class KnownKeys:
         warnings = []
         if not self.usable:
             warnings.append(KeyWarning.NO_KEY_ACCEPTED)
-        elif self.source_key.state is KeyState.REJECTED:
+        elif self.is_candidate_rejected():
             warnings.append(KeyWarning.CANDIDATE_REJECTED)
         if self.is_doubted:
             warnings.append(KeyWarning.DOUBTED)

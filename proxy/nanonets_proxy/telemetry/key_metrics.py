@@ -1,55 +1,24 @@
-"""The public facts about the keys: names, fingerprints, states, ages; for the admin listener and Prometheus."""
+"""The metrics of the API keys."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-
-@dataclass(frozen=True, slots=True)
-class KeyEntry:
-    name: str
-    fingerprint: str
-    state: str
-    age_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class KeyStatus:
-    """`state` is the keyring's state, `warnings` are sentences; `source_fault` says why the last reading failed.
-
-    `is_doubted`: the key is usable, but the upstream rejects every request.
-    """
-
-    source: str
-    state: str
-    keys: tuple[KeyEntry, ...]
-    warnings: tuple[str, ...]
-    source_fault: str | None
-    candidate_rejected: bool
-    is_doubted: bool = False
-
-    def to_json(self) -> dict[str, Any]:
-        status: dict[str, Any] = {"source": self.source, "state": self.state}
-        status["keys"] = [
-            {"name": key.name, "fingerprint": key.fingerprint, "state": key.state, "age_s": round(key.age_s)}
-            for key in self.keys
-        ]
-        if self.warnings:
-            status["warnings"] = list(self.warnings)
-        if self.source_fault is not None:
-            status["source_fault"] = self.source_fault
-        return status
+from nanonets_proxy.core.status.document import KeysStatus
 
 
 class KeyMetrics:
-    """Counters of key events, and gauges from `read_status`, which each scrape calls."""
+    """Counters of key events, and gauges from the two functions, which each scrape calls."""
 
-    def __init__(self, registry: CollectorRegistry, read_status: Callable[[], KeyStatus]) -> None:
-        registry.register(_StatusCollector(read_status))
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        read_status: Callable[[], KeysStatus],
+        is_candidate_rejected: Callable[[], bool],
+    ) -> None:
+        registry.register(_StatusCollector(read_status, is_candidate_rejected))
         self.rotations = Counter("nanonets_proxy_key_rotations", "Changes of the active key.", registry=registry)
         self.rejections = Counter(
             "nanonets_proxy_key_rejections",
@@ -72,8 +41,9 @@ class KeyMetrics:
 
 
 class _StatusCollector(Collector):
-    def __init__(self, read: Callable[[], KeyStatus]) -> None:
+    def __init__(self, read: Callable[[], KeysStatus], is_candidate_rejected: Callable[[], bool]) -> None:
         self._read = read
+        self._is_candidate_rejected = is_candidate_rejected
 
     def collect(self) -> Iterator[Metric]:
         status = self._read()
@@ -91,7 +61,7 @@ class _StatusCollector(Collector):
         yield GaugeMetricFamily(
             "nanonets_proxy_key_candidate_rejected",
             "1 while the key source holds a key that the upstream rejects: replace that key.",
-            value=float(status.candidate_rejected),
+            value=float(self._is_candidate_rejected()),
         )
         yield GaugeMetricFamily(
             "nanonets_proxy_key_source_failing",
@@ -101,5 +71,5 @@ class _StatusCollector(Collector):
         yield GaugeMetricFamily(
             "nanonets_proxy_key_accepted",
             "1 while a key is usable; 0 while the upstream rejects every known key, or every request.",
-            value=float(status.state == "serving" and not status.is_doubted),
+            value=float(status.state == "serving" and not status.is_rejected),
         )
