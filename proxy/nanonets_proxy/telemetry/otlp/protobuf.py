@@ -1,6 +1,8 @@
 """Protobuf's wire format, as far as OTLP's messages need it (https://protobuf.dev/programming-guides/encoding/).
 
-The numbers of the fields are those of https://github.com/open-telemetry/opentelemetry-proto, release 1.
+The numbers of the fields are those of https://github.com/open-telemetry/opentelemetry-proto, release 1. The package
+`opentelemetry-proto` encodes the same, and the tests decode with it. But its messages take 31 us of CPU time for
+the two spans of a request, where `spans.py` takes 2 us, and its import takes 5 MiB.
 """
 
 import struct
