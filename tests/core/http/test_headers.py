@@ -332,6 +332,15 @@ def test_fields_that_the_upstreams_connection_field_names_are_dropped() -> None:
     assert relayed(fields, b"Server-Timing: a") == [b"Content-Length: 3", b"Server-Timing: a"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [b"Cache-Control", b"Content-Encoding", b"Content-Range", b"Content-Type", b"DATE", b"X-Request-Id"],
+)
+def test_the_upstreams_connection_field_cannot_remove_a_field_that_every_recipient_needs(name: bytes) -> None:
+    fields = [(name, b"a"), (b"Connection", b"x-hop, " + name.lower()), (b"connection", name), (b"X-Hop", b"1")]
+    assert relayed(fields) == [name + b": a"]
+
+
 @pytest.mark.parametrize(("name", "dates"), [(b"DATE", [b"theirs"]), (b"Age", [b"ours"])])
 def test_a_date_is_added_unless_the_upstream_sent_one(name: bytes, dates: list[bytes]) -> None:
     """RFC 9110 §6.6.1."""

@@ -38,8 +38,14 @@ NOT_FORWARDED = HOP_BY_HOP | {
 }
 FORWARDING_PREFIX = b"x-forwarded-"
 
-# RFC 9110 §7.6.1: Connection must not name fields that every recipient needs, such as those that frame the message.
-_NEVER_HOP_BY_HOP = frozenset({b"content-length", b"host"})
+# RFC 9110 §7.6.1: Connection must not name fields that are for all recipients, such as Cache-Control. These frame,
+# describe or date the content, so without them a recipient would misread it. X-Request-Id leads to the log.
+_NEVER_HOP_BY_HOP = frozenset(
+    {
+        *(b"cache-control", b"content-encoding", b"content-length", b"content-range", b"content-type"),
+        *(b"date", b"host", b"x-request-id"),
+    }
+)
 
 # RFC 9110 §6.5.1: fields that frame, route or authenticate, or that say how the content is to be read. A recipient
 # may merge trailers into the header section.
