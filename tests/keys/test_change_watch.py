@@ -104,6 +104,20 @@ async def test_the_watch_outlasts_a_time_without_threads(tmp_path: Path, monkeyp
     assert len(refused) == 3
 
 
+async def test_a_file_is_read_again_soon_after_a_failed_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(change_watch, "_CHECK_EVERY_S", 0.001)
+    path = tmp_path / "key"
+    path.write_text("one")
+    watch = FileWatch(path)
+    waiting = asyncio.ensure_future(watch.wait(failed=True))
+    path.write_text("two!")
+    await asyncio.wait_for(waiting, change_watch._AGAIN_S)  # the change comes first
+    monkeypatch.setattr(change_watch, "_AGAIN_S", 0.01)
+    await asyncio.wait_for(watch.wait(failed=True), WAIT_S)
+
+
 async def test_a_constant_source_is_never_read_again() -> None:
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(NoChanges().wait(), 0.05)

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from nanonets_proxy.keys.daemon_thread import in_daemon_thread
+from nanonets_proxy.keys.daemon_thread import NoThread, in_daemon_thread
 
 
 async def test_the_result_comes_from_a_daemon_thread() -> None:
@@ -19,6 +19,16 @@ async def test_an_error_is_raised_in_the_coroutine() -> None:
 
     with pytest.raises(OSError, match="the disk is gone"):
         await in_daemon_thread(fail)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+async def test_it_says_so_if_no_thread_can_start(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise error
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(NoThread, match="no thread could be started"):
+        await in_daemon_thread(lambda: None)
 
 
 async def test_a_cancelled_coroutine_does_not_wait_for_its_thread() -> None:

@@ -4,14 +4,16 @@ import asyncio
 import threading
 from base64 import b64encode
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.keys.key_records import FoundKey
-from nanonets_proxy.keys.change_watch import ChangeWatch, NoChanges
+from nanonets_proxy.keys import change_watch
+from nanonets_proxy.keys.change_watch import ChangeWatch, FileWatch, NoChanges
 from support.eventually import until
-from support.proxy_harness import running_proxy
+from support.proxy_harness import RunningProxy, running_proxy
 from support.raw_caller import chunked, request
 from support.scripted_upstream import OK, Exchange, ScriptedUpstream, responding
 
@@ -27,6 +29,7 @@ class Store:
     open: threading.Event = field(default_factory=threading.Event)
     fault: Exception | None = None
     name: str = "test:store"
+    own_watch: ChangeWatch = field(default_factory=NoChanges)
 
     def __post_init__(self) -> None:
         self.open.set()
@@ -39,7 +42,7 @@ class Store:
         return tuple(FoundKey(ApiKey.parse(key, f"test:{key}"), 0.0) for key in self.keys)
 
     def watch(self) -> ChangeWatch:
-        return NoChanges()
+        return self.own_watch
 
 
 def key_name(exchange: Exchange) -> str:
@@ -48,6 +51,10 @@ def key_name(exchange: Exchange) -> str:
         if line.endswith(b64encode(f"{key}:".encode())):
             return key
     raise AssertionError(line)
+
+
+def alerts(proxy: RunningProxy) -> list[str]:
+    return [alert["event"] for alert in proxy.proxy.alerts.to_json()]
 
 
 async def test_a_post_is_sent_again_with_its_body_on_the_same_connection() -> None:
@@ -186,3 +193,24 @@ async def test_a_caller_that_hangs_up_while_held_leaves_nothing_behind() -> None
 def _handlers() -> list[str]:
     """Returns the tasks that handle requests."""
     return [text for task in asyncio.all_tasks() if "CallerConnection._serve" in (text := repr(task))]
+
+
+async def test_a_key_file_that_failed_for_a_moment_is_read_again_although_it_did_not_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as by EIO of a disk, or ESTALE of a network share."""
+    monkeypatch.setattr(change_watch, "_AGAIN_S", 0.01)
+    path = tmp_path / "key"
+    path.write_text("old")
+    store = Store(["old"], own_watch=FileWatch(path))
+    async with ScriptedUpstream() as upstream, running_proxy(upstream.origin, store) as proxy:
+        await until(lambda: store.readings == 1)
+        store.fault = KeyUnusable(store.name, "is unavailable: the file cannot be read: stale file handle")
+        path.write_text("new")
+        await until(lambda: store.readings > 2)
+        assert "key_unusable" in alerts(proxy)
+        store.fault = None
+        await until(lambda: "key_unusable" not in alerts(proxy))
+        readings = store.readings
+        await asyncio.sleep(0.1)
+        assert store.readings == readings

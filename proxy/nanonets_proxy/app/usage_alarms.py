@@ -10,7 +10,7 @@ from typing import Final
 
 from nanonets_proxy.core.usage.alarms import Alarm, LimitOf, alarms_of
 from nanonets_proxy.core.usage.rollups import DAY_S, HOUR_S
-from nanonets_proxy.keys.daemon_thread import in_daemon_thread
+from nanonets_proxy.keys.daemon_thread import NoThread, in_daemon_thread
 from nanonets_proxy.telemetry.alerts import Alerts
 
 _INTERVAL_S: Final = 300.0
@@ -51,8 +51,8 @@ class UsageAlarms:
     async def _run(self) -> None:
         while True:
             await asyncio.sleep(_INTERVAL_S)
-            # No thread can start now: the next judgement also covers the end of an hour that this one missed.
-            with contextlib.suppress(RuntimeError, MemoryError):
+            # The next judgement also covers the end of an hour that this one misses.
+            with contextlib.suppress(NoThread):
                 await self.judge(time.time())
 
     async def judge(self, now_s: float) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from nanonets_proxy.jobs.store_thread import StoreFault, store_fault
-from nanonets_proxy.keys.daemon_thread import in_daemon_thread
+from nanonets_proxy.keys.daemon_thread import NoThread, in_daemon_thread
 
 MOST_AT_ONCE: Final = 4  # threads; the disk writes one file after the other anyway
 
@@ -27,7 +27,7 @@ class FileSync:
                 await in_daemon_thread(lambda: _sync(file))
             except OSError as error:
                 raise store_fault(error) from None
-            except RuntimeError as error:  # no thread: the memory or the number of threads is limited
+            except NoThread as error:
                 raise StoreFault(f"cannot be used: {error}") from None
 
 

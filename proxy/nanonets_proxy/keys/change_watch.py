@@ -5,13 +5,15 @@ directories, and changes that another machine makes on a network share. So it co
 """
 
 import asyncio
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias
 
-from nanonets_proxy.keys.daemon_thread import in_daemon_thread
+from nanonets_proxy.keys.daemon_thread import NoThread, in_daemon_thread
 
 _CHECK_EVERY_S: Final = 0.25
+_AGAIN_S: Final = 5.0
 _STABLE_S: Final = 0.02
 _MOST_STABLE_CHECKS: Final = 15  # an editor may leave the file empty, but only for a moment
 
@@ -21,15 +23,15 @@ _Status: TypeAlias = tuple[int, ...] | None
 class ChangeWatch(Protocol):
     """Watches one source for changes."""
 
-    async def wait(self) -> None:
-        """Returns when the source should be read again."""
+    async def wait(self, *, failed: bool = False) -> None:
+        """Returns when the source should be read again. `failed`: its last reading failed."""
         ...
 
 
 class NoChanges:
     """Watches a source that cannot change."""
 
-    async def wait(self) -> None:
+    async def wait(self, *, failed: bool = False) -> None:  # noqa: ARG002 - as in ChangeWatch
         await asyncio.get_running_loop().create_future()
 
 
@@ -39,7 +41,7 @@ class PeriodicWatch:
     def __init__(self, next_wait_s: Callable[[], float]) -> None:
         self._next_wait_s = next_wait_s
 
-    async def wait(self) -> None:
+    async def wait(self, *, failed: bool = False) -> None:  # noqa: ARG002 - as in ChangeWatch
         await asyncio.sleep(self._next_wait_s())
 
 
@@ -50,10 +52,18 @@ class FileWatch:
         self._path = path
         self._seen = _status(path)
 
-    async def wait(self) -> None:
-        """Returns when the file has changed since the last call (at first: since the start) and is stable again."""
+    async def wait(self, *, failed: bool = False) -> None:
+        """Returns when the file has changed since the last call (at first: since the start) and is stable again.
+
+        After a failed reading, it returns soon in any case: a disk or a network share that fails for a moment
+        changes no file.
+        """
+        loop = asyncio.get_running_loop()
+        again_at_s = loop.time() + _AGAIN_S if failed else math.inf
         status = self._seen
         while status == self._seen:
+            if loop.time() >= again_at_s:
+                return
             await asyncio.sleep(_CHECK_EVERY_S)
             status = await self._status()
         self._seen = await self._until_stable(status)
@@ -61,7 +71,7 @@ class FileWatch:
     async def _status(self) -> _Status:
         try:
             return await in_daemon_thread(lambda: _status(self._path))
-        except (RuntimeError, MemoryError):  # no thread can start now: a later check finds the change
+        except NoThread:  # a later check finds the change
             return self._seen
 
     async def _until_stable(self, status: _Status) -> _Status:

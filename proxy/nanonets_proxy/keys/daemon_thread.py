@@ -13,8 +13,28 @@ from typing import TypeVar
 Result = TypeVar("Result")
 
 
+class NoThread(Exception):
+    """No thread can start now, because the memory or the number of threads is limited."""
+
+    def __init__(self) -> None:
+        super().__init__("no thread could be started")
+
+
+def start_daemon_thread(function: Callable[[], None], name: str) -> threading.Thread:
+    """Runs `function` in a daemon thread of its own. Raises NoThread."""
+    thread = threading.Thread(target=function, name=name, daemon=True)
+    try:
+        thread.start()
+    except (RuntimeError, MemoryError):
+        raise NoThread from None
+    return thread
+
+
 async def in_daemon_thread(function: Callable[[], Result]) -> Result:
-    """Returns or raises what `function` does. If this coroutine is cancelled, the thread still runs to its end."""
+    """Returns or raises what `function` does. If this coroutine is cancelled, the thread still runs to its end.
+
+    Raises NoThread, and does not call `function` then.
+    """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
 
@@ -35,5 +55,5 @@ async def in_daemon_thread(function: Callable[[], Result]) -> Result:
         with contextlib.suppress(RuntimeError):  # the loop is closed by now
             loop.call_soon_threadsafe(deliver, result, error)
 
-    threading.Thread(target=run, name="reading", daemon=True).start()
+    start_daemon_thread(run, "reading")
     return await future

@@ -52,6 +52,11 @@ class KeyEventReporter:
         )
         self._alerts.report("key_unusable", _BRING_A_KEY, kind="source", sentence=text)
 
+    def source_works_again(self, source: str) -> None:
+        """Reports that the source can be read again."""
+        self._log.info("key_source_works_again", source=source)
+        self._alerts.end("key_unusable", "source")
+
     def _alert(self, event: KeyEvent, state: KeyringState) -> None:
         kind, source = event.kind, event.record.key.name
         outcome = _outcome(event, state) if kind is KeyEventKind.HOLD_ENDED else state.value

@@ -210,7 +210,7 @@ class KeyManager:
     async def _follow_changes(self, watch: ChangeWatch) -> None:
         await self._read()
         while True:
-            await watch.wait()
+            await watch.wait(failed=self._source_fault is not None)
             await self._read()
 
     async def _reread_while_holding(self) -> None:
@@ -262,7 +262,7 @@ class KeyManager:
         else:
             if self._source_fault is not None:
                 self._source_fault = None
-                self._log.info("key_source_works_again", source=self._source.name)
+                self._reporter.source_works_again(self._source.name)
             self._take_reading(found, on_demand=on_demand)
         if is_awaited:
             self._change.notify()

@@ -1,17 +1,23 @@
 """Files that are loaded again when they change: callers' tokens, and the listeners' certificates.
 
-If the new content cannot be used, the last good state stays in force, and the log says so. Removing a caller takes
-effect on its next request. While the file is unreadable, the previous callers stay valid.
+If the new content cannot be used, the last good state stays in force, an alert says so, and the file is read again
+soon. Removing a caller takes effect on its next request. While the file is unreadable, the previous callers stay
+valid.
 """
 
 import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 import structlog
 
 from nanonets_proxy.keys.change_watch import FileWatch
+from nanonets_proxy.telemetry.alerts import Alerts
+
+_ALERT: Final = "file_not_reloaded"
+_ADVICE: Final = "correct the file, which is then read within seconds; its last good content stays valid"
 
 
 class ReloadedFile:
@@ -20,9 +26,13 @@ class ReloadedFile:
     If the content cannot be used, `load` must raise ValueError or OSError and must have changed nothing.
     """
 
-    def __init__(self, path: Path, load: Callable[[], None]) -> None:
+    def __init__(self, path: Path, setting: str, load: Callable[[], None], alerts: Alerts) -> None:
+        """`setting` names the file."""
         self.path = path
+        self._setting = setting
         self._load = load
+        self._alerts = alerts
+        self._fault: str | None = None
         self._watch = FileWatch(path)
         self._log = structlog.get_logger()
         self._task: asyncio.Task[None] | None = None
@@ -32,6 +42,7 @@ class ReloadedFile:
 
     def cancel(self) -> None:
         """Ends the watch, without waiting for its end."""
+        self._end_alert()
         if self._task is not None:
             self._task.cancel()
 
@@ -41,17 +52,32 @@ class ReloadedFile:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    def reload(self) -> str | None:
-        """Loads the file now. Returns a sentence that says why it cannot be used, or None."""
+    def reload(self, *, again: bool = False) -> str | None:
+        """Loads the file now. Returns a sentence that says why it cannot be used, or None.
+
+        `again`: the same fault as before is not reported once more.
+        """
         try:
             self._load()
         except (ValueError, OSError) as error:
-            self._log.error("file_not_reloaded", file=str(self.path), reason=str(error))
+            if str(error) != self._fault or not again:
+                self._report(str(error))
             return f"{self.path} {error}"
+        self._end_alert()
         self._log.info("file_reloaded", file=str(self.path))
         return None
 
+    def _report(self, fault: str) -> None:
+        self._fault = fault
+        facts = {"setting": self._setting, "path": str(self.path), "reason": fault}
+        self._alerts.report(_ALERT, _ADVICE, kind=self._setting, lasting=True, log_always=True, **facts)
+
+    def _end_alert(self) -> None:
+        if self._fault is not None:
+            self._fault = None
+            self._alerts.end(_ALERT, self._setting)
+
     async def _run(self) -> None:
         while True:
-            await self._watch.wait()
-            self.reload()
+            await self._watch.wait(failed=self._fault is not None)
+            self.reload(again=self._fault is not None)

@@ -32,9 +32,8 @@ import contextlib
 import os
 import socket
 import sys
-import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -43,7 +42,7 @@ import structlog
 from nanonets_proxy.admin.endpoints import RestartResult
 from nanonets_proxy.app.handover import Offer
 from nanonets_proxy.app.program import Program
-from nanonets_proxy.keys.daemon_thread import in_daemon_thread
+from nanonets_proxy.keys.daemon_thread import NoThread, Result, in_daemon_thread, start_daemon_thread
 from nanonets_proxy.process.inheritance import LINK_VARIABLE, Inheritance
 from nanonets_proxy.process.restart_limits import GIVE_S, START_S
 from nanonets_proxy.process.service_manager import ServiceManager
@@ -116,16 +115,19 @@ class Restart:
                 process = await in_daemon_thread(lambda: launch(_command(), env, their_end.fileno()))
             except OSError as error:
                 return self._failed(f"no process could be started: {error.strerror}")
-            except PeerLost as error:
+            except (PeerLost, NoThread) as error:
                 return self._failed(f"no process could be started: {error}")
             their_end.close()
             self._log.info("restart_began", pid=process.pid)
-            errors = _ErrorOutput(process.stderr)
             try:
+                errors = _ErrorOutput(process.stderr)
                 ready = await in_daemon_thread(lambda: self._introduce(link))
                 await self._give(link, ready["upstreams"], process)
+            except NoThread as error:
+                process.kill()
+                return self._failed(str(error))
             except PeerLost as error:
-                code = await in_daemon_thread(process.end)
+                code = await _in_thread_or_here(process.end)
                 return self._failed(errors.text or f"the new process ended with code {code}: {error}")
         return RestartResult(None, process.pid)
 
@@ -142,24 +144,32 @@ class Restart:
         return receive_document(link)[0]
 
     async def _give(self, link: socket.socket, upstreams: Mapping[str, str], process: Launched) -> None:
-        """Gives all to the new process, and finishes. Raises PeerLost, and serves as before then."""
+        """Gives all to the new process, and finishes. Raises PeerLost or NoThread, and serves as before then."""
         handover = self._program.handover
         messages = Link(handover.receive_from_successor, handover.go_on_alone)
         offer = handover.give(upstreams, messages.send)
         try:
             await in_daemon_thread(lambda: _offer(link, offer))
-        except PeerLost:
+        except (PeerLost, NoThread):
             await handover.take_back()
             raise
-        await in_daemon_thread(process.let_go)
+        await _in_thread_or_here(process.let_go)
         self._manager.replaced_by(process.pid)
         with contextlib.suppress(PeerLost):  # it serves already
-            await in_daemon_thread(lambda: send_document(link, {}))
+            await _in_thread_or_here(lambda: send_document(link, {}))
         self._log.info("replaced", pid=process.pid)
         handover.let_go()
         self._link = messages
         await messages.start(link.dup())
         self._program.finish()
+
+
+async def _in_thread_or_here(function: Callable[[], Result]) -> Result:
+    """As `in_daemon_thread`, for a call that must happen: it holds up the event loop if no thread can start."""
+    try:
+        return await in_daemon_thread(function)
+    except NoThread:
+        return function()
 
 
 def _offer(link: socket.socket, offer: Offer) -> None:
@@ -179,7 +189,7 @@ def _command() -> Sequence[str]:
 
 
 class _ErrorOutput:
-    """Copies the standard error of the new process to that of this one, and keeps the last lines.
+    """Copies the standard error of the new process to that of this one, and keeps the last lines. Raises NoThread.
 
     Once the new process serves, it writes to the standard error of this process itself.
     """
@@ -187,8 +197,11 @@ class _ErrorOutput:
     def __init__(self, source: IO[bytes]) -> None:
         self._lines: deque[str] = deque(maxlen=_SHOWN_LINES)
         self._source = source
-        self._thread = threading.Thread(target=self._copy, name="error-output", daemon=True)
-        self._thread.start()
+        try:
+            self._thread = start_daemon_thread(self._copy, "error-output")
+        except NoThread:
+            source.close()
+            raise
 
     @property
     def text(self) -> str:
@@ -202,6 +215,14 @@ class _ErrorOutput:
                 self._lines.append(line.decode("utf-8", "replace").strip())
                 with contextlib.suppress(OSError):
                     os.write(_STDERR, line)
+
+
+async def _in_thread(function: Callable[[], Result]) -> Result:
+    """As `in_daemon_thread`. Raises PeerLost also if no thread can start."""
+    try:
+        return await in_daemon_thread(function)
+    except NoThread as error:
+        raise PeerLost(str(error)) from None
 
 
 class Succession:
@@ -220,8 +241,8 @@ class Succession:
     async def take_gates(self) -> None:
         """Says that this process is ready, and takes the limits and requests. Raises PeerLost."""
         handover = self._program.handover
-        await in_daemon_thread(lambda: send_document(self._link, {"upstreams": handover.upstreams}))
-        self._document, files = await in_daemon_thread(lambda: receive_document(self._link))
+        await _in_thread(lambda: send_document(self._link, {"upstreams": handover.upstreams}))
+        self._document, files = await _in_thread(lambda: receive_document(self._link))
         self._connections = [socket.socket(fileno=file) for file in files]
         try:
             handover.take_gates(self._document, self._messages.send, self._messages.leave)
@@ -233,9 +254,9 @@ class Succession:
         await self._program.handover.take_connections(self._document["connections"], self._connections)
         os.dup2(self._stderr, _STDERR)
         os.close(self._stderr)
-        await in_daemon_thread(lambda: send_document(self._link, {}))
+        await _in_thread(lambda: send_document(self._link, {}))
         with contextlib.suppress(PeerLost):  # it ended just now
-            await in_daemon_thread(lambda: receive_document(self._link))
+            await _in_thread_or_here(lambda: receive_document(self._link))
         await self._messages.start(self._link)
 
     def close(self) -> None:

@@ -125,7 +125,7 @@ def _run(
     except (ListenFailed, AiohttpMismatch, CoordinationUnusable, JobsUnusable, WebhookUnusable) as error:
         return _usage_error(with_source(str(error)))
     except PeerLost as error:
-        _usage_error(f"the restart failed, because the process to replace did not answer: {error}")
+        _usage_error(f"the restart failed, because this process cannot talk with the one to replace: {error}")
         return FAILED
     finally:
         writer.close()

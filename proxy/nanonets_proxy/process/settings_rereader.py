@@ -17,7 +17,7 @@ from typing import Final
 
 from nanonets_proxy.app.config import GivenValues, ServeConfig
 from nanonets_proxy.app.reloading import NewSettings, SettingsUnusable
-from nanonets_proxy.keys.daemon_thread import in_daemon_thread
+from nanonets_proxy.keys.daemon_thread import NoThread, in_daemon_thread
 from nanonets_proxy.keys.source import KEY_FILE_VARIABLE, KEY_VARIABLE
 from nanonets_proxy.keys.vault_policy import TOKEN_VARIABLE
 
@@ -49,8 +49,8 @@ class SettingsRereader:
         request = pickle.dumps(Request(self._arguments, self._environ, running.given))
         try:
             return await in_daemon_thread(lambda: _ask(request))
-        except (RuntimeError, MemoryError):  # the memory or the number of threads is limited
-            raise SettingsUnusable("no thread could be started to read them") from None
+        except NoThread as error:
+            raise SettingsUnusable(f"{error} to read them") from None
 
 
 def _is_of_key_source(name: str) -> bool:

@@ -88,10 +88,10 @@ class Alerts:
                 self._subscriber(Alert(event, kind, fields, advice, alert.unlogged))
             alert.logged_at_s, alert.unlogged = now_s, 0
 
-    def end(self, event: str) -> None:
-        """Notes that a fault is over: it is no longer shown."""
-        for (known, _), alert in self._alerts.items():
-            if known == event:
+    def end(self, event: str, kind: str | None = None) -> None:
+        """Notes that a fault is over, of one kind or of all kinds (None): it is no longer shown."""
+        for (known, known_kind), alert in self._alerts.items():
+            if known == event and kind in (None, known_kind):
                 alert.is_lasting, alert.at_s = False, -_SHOWN_S
 
     def subscribe(self, subscriber: Callable[[Alert], None]) -> None:

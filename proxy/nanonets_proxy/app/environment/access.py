@@ -63,6 +63,7 @@ class AccessControl:
         self.files: list[ReloadedFile] = []
         """The files that are loaded again when they change."""
         self._registry = metrics.registry
+        self._alerts = alerts
         self._certificate_alarm = CertificateAlarm(alerts)
         self._certificate: Path | None = None
         self._budget = DailyBudget(())
@@ -131,10 +132,11 @@ class AccessControl:
     def _files_of(self, config: EnvironmentConfig) -> list[ReloadedFile]:
         files, tls = [], self.tls
         if config.authorizer is not None and (path := config.authorizer.tokens_file) is not None:
-            files.append(ReloadedFile(path, lambda: self._use_tokens(path)))
-        if tls is not None and config.tls is not None:
-            pem = (config.tls.cert_file, config.tls.key_file, config.tls.client_ca_file)
-            files += [ReloadedFile(path, tls.reload) for path in dict.fromkeys(filter(None, pem))]
+            files.append(ReloadedFile(path, "caller_tokens_file", lambda: self._use_tokens(path), self._alerts))
+        if tls is not None and (own := config.tls) is not None:
+            # One file may be all three.
+            pem = {own.client_ca_file: "tls_client_ca", own.key_file: "tls_key", own.cert_file: "tls_cert"}
+            files += [ReloadedFile(file, name, tls.reload, self._alerts) for file, name in pem.items() if file]
         return files
 
     def _use_tokens(self, path: Path) -> None:

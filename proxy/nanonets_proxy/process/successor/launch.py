@@ -40,7 +40,7 @@ os._exit(code if code >= 0 else 128 - code)
 
 
 class Launched:
-    """A started program. Call `end` or `let_go`."""
+    """A started program. Call `end`, `kill` or `let_go`."""
 
     def __init__(self, launcher: "subprocess.Popen[bytes]", pid: int) -> None:
         assert launcher.stderr is not None
@@ -54,10 +54,15 @@ class Launched:
         try:
             return self._launcher.wait(_END_S)
         except subprocess.TimeoutExpired:
-            # The launcher has not collected the program's exit code, so the number is still the program's.
+            return self.kill()
+
+    def kill(self) -> int:
+        """Kills the program unless it has ended, and returns its exit code. Blocks for some milliseconds."""
+        # The launcher has not collected the program's exit code, so the number is still the program's.
+        if self._launcher.poll() is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
-            return self._launcher.wait()
+        return self._launcher.wait()
 
     def let_go(self) -> None:
         """Ends the launcher: the program is no longer a descendant of this process."""
