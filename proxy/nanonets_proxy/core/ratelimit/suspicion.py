@@ -104,7 +104,7 @@ class Suspicion:
 
     def may_grant(self, limit: Limit) -> bool:
         """Returns whether the scope may grant a request, as far as refusals in doubt are concerned."""
-        if self._substitute is None or not self._in_doubt:
+        if self._substitute is None:
             return True
         return not limit.estimate.known and len(self._in_doubt) < _MAX_IN_DOUBT
 

@@ -40,7 +40,7 @@ class ConcurrencyEstimate:
         """Notes a refusal that the limit explains."""
         self._raised = False
         if in_flight >= max(2, self.limit - 1):
-            self.limit = min(self.limit, max(1, in_flight))
+            self.limit = min(self.limit, in_flight)
         self.probes.refused(now, max(closed_s, self._window.period_s))
 
     def suspect(self, closure: Closure, admitted: float) -> None:

@@ -243,7 +243,7 @@ class LimitEstimate:
         A refused probe tests the window that is known, and a static limit is no estimate.
         """
         is_probe = closure.kind in LIMIT_PROBES or self.before_raise is not None
-        if fit is None or fit == (self.window.count, self.window.period_s) or is_probe or self._least_period_s:
+        if fit is None or is_probe or self.is_static:
             return False
         self.learn_window(*fit, closure, now)
         return True
@@ -285,7 +285,7 @@ class LimitEstimate:
         if before.period_s == window.period_s:
             count = max(count, min(admitted, window.count))
         self.set_window(count, before.period_s)
-        self.proven = min(before.proven, count)
+        self.proven = before.proven
         self.before_raise = None
 
     def period_ended(self, by_s: float, now: float) -> None:

@@ -72,7 +72,7 @@ class ProbeSchedule:
 
     def raised(self) -> None:
         """Notes that a probe was accepted and the estimate raised."""
-        self._enough_from = self._window.granted + (0 if self.searching else _GRANTS_AFTER_RAISE)
+        self._enough_from = self._window.granted + _GRANTS_AFTER_RAISE
 
     def due(self, now: float) -> bool:
         """Returns whether the pause is over, in seconds and in requests."""
