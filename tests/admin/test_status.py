@@ -118,6 +118,19 @@ async def test_an_alert_shows_its_reason_bounded_and_without_the_key(field: str)
         assert len(problem["reason"]) == 200
 
 
+async def test_an_unexpected_response_shows_its_route_and_its_start() -> None:
+    page = b"<html>Sign in to the hotel's Wi-Fi</html>"
+    response = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(page)
+    async with (
+        ScriptedUpstream(responding(response + page)) as upstream,
+        running_proxy(upstream.origin) as proxy,
+        await proxy.caller() as caller,
+    ):
+        await caller.get(b"/api/v4/workflows")
+        (problem,) = (await _status(proxy))["environments"][0]["problems"]
+    assert problem["reason"] == f"/api/v4/workflows began with {page.decode()}"
+
+
 async def test_an_alert_with_an_error_and_its_reason_shows_both() -> None:
     async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
         proxy.proxy.alerts.report(

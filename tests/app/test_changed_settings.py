@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import trustme
 
+from nanonets_proxy.app.config import ServeConfig
+from nanonets_proxy.app.program import SettingsReload
 from nanonets_proxy.app.reloading import ChangedSetting, NewSettings, SettingsUnusable
 from nanonets_proxy.core.access.caller_tokens import CallerToken
 from nanonets_proxy.core.access.token_text import TOKEN_BYTES, make_token
@@ -38,6 +40,26 @@ async def test_the_advice_to_restart_names_eight_settings_and_says_how_many_more
         (alert,) = alerts.to_json()
         assert alert["advice"] == f"restart the proxy to apply {names} and 12 more"
         assert len(alert["settings"]) == 20
+
+
+async def test_alerts_about_a_reload_are_shown_until_a_later_one_ends_their_cause() -> None:
+    async with ScriptedUpstream() as upstream, running_proxy(upstream.origin) as proxy:
+        results = iter([SettingsUnusable("np.toml:3: no"), ((), (A,)), ((), ())])
+
+        async def read(config: ServeConfig) -> NewSettings:
+            result = next(results)
+            if isinstance(result, SettingsUnusable):
+                raise result
+            return NewSettings(config, *result)
+
+        proxy.program._settings = SettingsReload(read, lambda _: None)
+        seen = []
+        for _ in range(3):
+            await proxy.program.reload()
+            alerts = proxy.program.environments[0].alerts
+            seen.append([alert["event"] for alert in alerts.to_json()])
+            assert all(alert.is_lasting for alert in alerts._alerts.values() if alert.at_s > 0)
+        assert seen == [["reload_rejected"], ["restart_needed"], []]
 
 
 async def test_waiting_callers_keep_their_place_when_limits_scopes_and_weights_change() -> None:

@@ -187,3 +187,14 @@ def test_an_unknown_limit_and_a_used_up_quota_say_so() -> None:
     scope = ScopeEntry("a", "closed", 0.0, None, None, None, 0.0, quota_used_up=True, waiting=0, in_flight=0)
     text = status_text(_document(gate=GateStatus(0, 0, 10_000, 0, 256, None, (scope,), 1, (), 0)), PLAIN)
     assert "a       quota used up  unknown  open      0        0" in text
+
+
+def test_many_callers_are_not_counted_by_their_list_which_is_not_whole() -> None:
+    """The document has the busiest callers alone."""
+    document = _document()
+    document["environments"][0]["usage"] = [
+        {"caller": f"c{number}", "requests": 1, "pages": 0} for number in range(20)
+    ]
+    lines = status_text(document, PLAIN).splitlines()
+    assert "  all callers: nanonets-proxy usage --by caller" in lines
+    assert "  and 10 more" not in lines

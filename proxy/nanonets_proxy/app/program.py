@@ -175,7 +175,7 @@ class Program:
                 fault = f"the settings stay as they were: {error}"
                 self._log.error("settings_not_reloaded", reason=str(error))
                 advice, alerts = "correct the settings and reload again", self.environments[0].alerts
-                alerts.report("reload_rejected", advice, log_always=True, reason=str(error))
+                alerts.report("reload_rejected", advice, lasting=True, log_always=True, reason=str(error))
         faults = [await environment.reload() for environment in self.environments]
         if new is None or fault is not None:
             return ReloadResult(fault, (), (), faults)
@@ -200,13 +200,17 @@ class Program:
             self._admin_handler.access.use(config.admin_tokens)
             self._admin.close_forbidden()
             self._config = replace(config, **{name: getattr(self._config, name) for name in PROGRAM_FIXED})
+        alerts = self.environments[0].alerts
+        alerts.end("reload_rejected")
         needs_restart = [change.name for change in new.needs_restart]
         self._log.info("settings_reloaded", changed=_shown(new.applied), needs_restart=_shown(new.needs_restart))
         if needs_restart:
             # The status shows no more than 400 characters.
             more = f" and {len(needs_restart) - _MOST_NAMED} more" if len(needs_restart) > _MOST_NAMED else ""
             advice = f"restart the proxy to apply {', '.join(needs_restart[:_MOST_NAMED])}{more}"
-            self.environments[0].alerts.report("restart_needed", advice, log_always=True, settings=needs_restart)
+            alerts.report("restart_needed", advice, lasting=True, log_always=True, settings=needs_restart)
+        else:
+            alerts.end("restart_needed")
 
     @property
     def is_stopping(self) -> bool:

@@ -92,9 +92,11 @@ def _environment(environment: dict[str, Any], style: Style) -> Iterable[str]:
         yield from _table(
             ("used today", "requests", "pages"),
             [(each["caller"], str(each["requests"]), f"{each['pages']:g}") for each in environment["usage"]],
-            len(environment["usage"]),
+            len(environment["usage"][:_MOST_SHOWN]),
             style,
         )
+        if len(environment["usage"]) > _MOST_SHOWN:
+            yield style.paint("  all callers: nanonets-proxy usage --by caller", _DIM)
     yield from _problems(environment["problems"], style)
 
 
