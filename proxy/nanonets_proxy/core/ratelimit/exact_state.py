@@ -23,6 +23,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from nanonets_proxy.core.ratelimit.adaptive.announced_quota import AnnouncedQuota
+from nanonets_proxy.core.ratelimit.adaptive.backoff import Backoff
 from nanonets_proxy.core.ratelimit.adaptive.closure_timer import ClosureTimer
 from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief, ProvenWindow
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
@@ -48,7 +49,7 @@ MAX_GRANTS: Final = 20_000
 
 _PARTS: Final = (
     *(Limit, LimitEstimate, SlidingWindow, ConcurrencyEstimate, ProbeSchedule, HintHistory, PeriodFit, IntervalFit),
-    *(StatedLimits, AnnouncedQuota, SlowStart, LearnedGrants, ClosureTimer, QuotaWatch),
+    *(StatedLimits, AnnouncedQuota, SlowStart, LearnedGrants, ClosureTimer, Backoff, QuotaWatch),
 )
 _ENUMS: Final = {own.__name__: own for own in (LimitState, GrantKind)}
 _VALUES: Final = {

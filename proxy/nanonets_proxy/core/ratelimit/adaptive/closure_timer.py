@@ -6,7 +6,7 @@
 | the first, with a hint in whole seconds, at most 5 s | until an early try is accepted |
 | another one with such a hint | until the expected end of the period, if up to a second earlier |
 | of a limit probe, or if the quota varies, without a hint | until the expected end of the period |
-| any other without a hint | until the next usual end of a period, and at most 1, 2, 4, … 60 s |
+| any other without a hint | until the next usual end of a period, and at most 1, 2, 4, … 60 s (`backoff.py`) |
 | of any kind, with a refuted hint (`hint_history.py`) | as without a hint, but at least as long as it says |
 | of a burst of which few were accepted, if it would last about a second | a quarter of that |
 
@@ -21,42 +21,33 @@ restart a period at each refusal delay the first requests by one period at most.
 If the closure that ends a cold start has a hint, more requests follow its accepted probe: as many as a cold start
 may send, less those that were refused. A token bucket refuses most of them.
 
-Without hints, the first closure is no longer than a known period. After a refused limit probe, the second refused
-recovery probe may be the sign of an upstream that restarts its period at each refusal. So the scope stays closed
-for the whole known period, and keeps it if the next probe is accepted.
-
 Hints of 0 s count as no hint: they would cost one probe per round trip.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from nanonets_proxy.core.ratelimit.adaptive.backoff import Backoff
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.estimate.lessons import learn_from
-from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import length_to_try_s, rounding_s
+from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import rounding_s
 from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import CHEAP_S, FIRST_PROBE_AFTER, LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.estimate.period_end import (
     expected_end_s,
     few_accepted,
     has_room_at_s,
-    period_start_s,
 )
 from nanonets_proxy.core.ratelimit.adaptive.estimate.period_fit import PeriodEnd, PeriodFit
 from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import SMALL_COUNT
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES, GrantKind
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 
-if TYPE_CHECKING:
-    from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief
-
 MAX_CHEAP_HINT_S = 5.0
 """With a longer hint, the risk of another refusal is not worth a second."""
 
 _MAX_EARLY_REFUSALS = 2
 _TRY_S = 0.125  # between early tries: each costs one refusal, and the accepted one is half of this late on average
-_RESTARTED = 2  # recovery probes refused in a row after a limit probe
 _ABOUT_A_SECOND_S = 1.25
 _SHORTENED = 0.25
 _MIN_ROOM, _MAX_ROOM = 4.0, 64.0
@@ -65,28 +56,29 @@ _ROOM_PER_S, _FIRST_ROOM_PER_S = 4.0, 16.0  # after a longer hint, the window is
 _RECOVERY_PROBE = GrantKind.RECOVERY_PROBE
 
 
+def _told_s(hint_s: float | None) -> float:
+    """Returns the length of a hint that can be used; 0 if there is none."""
+    return hint_s if hint_s is not None and 0 < hint_s < math.inf else 0.0
+
+
 class ClosureTimer:
-    """Decides on the length of closures. Without hints it doubles from `backoff_first_s` up to `backoff_max_s`."""
+    """Decides on the length of closures."""
 
     __slots__ = (
-        *("_backoff_s", "_early_refusals", "_ended_early", "_expected_end_s", "_first_hint_s", "_first_refused_s"),
-        *("_is_unfounded", "_jitter", "_last_unhinted", "_of_burst", "_opened_early", "_policy", "_proven"),
-        *("_refused_recoveries", "closure", "hinted_end_s", "refusals_left", "room_after_probe"),
+        *("_backoff", "_early_refusals", "_ended_early", "_expected_end_s", "_first_hint_s", "_first_refused_s"),
+        *("_is_unfounded", "_last_unhinted", "_opened_early", "_policy"),
+        *("closure", "hinted_end_s", "refusals_left", "room_after_probe"),
     )
 
     def __init__(self, policy: GatePolicy, jitter: Callable[[], float]) -> None:
         self._policy = policy
-        self._jitter = jitter
-        self._backoff_s = policy.backoff_first_s
+        self._backoff = Backoff(policy, jitter)
         self._opened_early = False  # whether the latest closure ends before its hint
         self._early_refusals = 0
         self._first_hint_s = 0.0  # of the closure that taught the first estimate; 0 if it had none
         self._first_refused_s: float | None = None  # of the latest closures, one after the other
         self._is_unfounded = False  # whether the estimate rests on closures without hints, or on refuted hints
         self._last_unhinted: Closure | None = None
-        self._of_burst = False  # whether a burst met the limit
-        self._proven: Belief | None = None  # before a limit probe was refused without a hint
-        self._refused_recoveries = 0  # one after the other
         self._expected_end_s: float | None = None
         """When the early tries expect the end of a period that began with the first request; None: no tries."""
         self._ended_early = False  # whether an early try was accepted
@@ -125,10 +117,11 @@ class ClosureTimer:
             closure.refused += 1
             if closure.kind in LIMIT_PROBES:  # two refusals: the probe alone does not explain them
                 closure.kind = GrantKind.PROVEN
-        if hint_s is None or not 0 < hint_s < math.inf:
+        told_s = _told_s(hint_s)
+        if not told_s:
             return None
-        if estimate.hints.is_refuted(hint_s):
-            return now + hint_s
+        if estimate.hints.is_refuted(told_s):
+            return now + told_s
         return self._close(kind, granted_at_s, now, hint_s, estimate).opens_at_s
 
     def _close(
@@ -138,38 +131,44 @@ class ClosureTimer:
         is_before_end = granted_at_s < self.hinted_end_s and self._expected_end_s is None
         was_early = is_recovery and self._opened_early and is_before_end
         self._early_refusals += was_early
-        self._refused_recoveries += is_recovery
         self._opened_early = False
-        told_s = hint_s if hint_s is not None and 0 < hint_s < math.inf else 0.0
+        if is_recovery:
+            self._backoff.probe_refused()
+        told_s = _told_s(hint_s)
         # In the last second of a hint, a true one in whole seconds would say 1 s.
         after_previous = is_recovery and (granted_at_s >= self.hinted_end_s or (was_early and told_s > 1))
         refutes = estimate.hints.compare(told_s, after_previous=after_previous)
         if refutes and (not estimate.known or told_s == self._first_hint_s):
             # An overload may send such hints too, so they refute no estimate that others taught.
             estimate.fit, self._is_unfounded = PeriodFit(), True
-        if told_s and not estimate.hints.is_refuted(told_s):
-            is_first = not estimate.known and told_s <= MAX_CHEAP_HINT_S
-            room = (_FIRST_ROOM_PER_S if is_first else _ROOM_PER_S) * told_s
-            least = self.room_after_probe if is_recovery and self._expected_end_s is not None else _MIN_ROOM
-            self.room_after_probe = max(least, min(_MAX_ROOM, room))
-            opens_at_s = self.hinted_end_s = now + told_s
-            closure = Closure(kind, granted_at_s, told_s, hinted=True, opens_at_s=opens_at_s, was_early=was_early)
-            closure.names_period = estimate.hints.names_period(told_s)
-            tries_early = self._early_refusals < _MAX_EARLY_REFUSALS and not self._policy.is_share
-            if told_s <= MAX_CHEAP_HINT_S and rounding_s(told_s) and tries_early:
-                closure.opens_at_s = self._early_end_s(estimate, closure)
-                self._opened_early = closure.opens_at_s < opens_at_s
-            return closure
-        self.room_after_probe = _MIN_ROOM
-        closed_s = has_room_at_s(estimate) - now
-        if kind in LIMIT_PROBES or (estimate.quota_varies and closed_s > 0):
-            closed_s = max(closed_s, estimate.refusal_delay_s)
-        else:
-            closed_s = max(closed_s, self._backed_off_s(estimate, now))
         if told_s:  # a refuted hint says at least that the upstream refuses requests before its end
-            closed_s = max(closed_s, told_s)
             self.hinted_end_s = now + told_s
-        return Closure(kind, granted_at_s, closed_s, hinted=False, opens_at_s=now + closed_s)
+        if not told_s or estimate.hints.is_refuted(told_s):
+            self.room_after_probe = _MIN_ROOM
+            closed_s = max(told_s, self._unhinted_s(kind, estimate, now))
+            return Closure(kind, granted_at_s, closed_s, hinted=False, opens_at_s=now + closed_s)
+        is_first = not estimate.known and told_s <= MAX_CHEAP_HINT_S
+        room = (_FIRST_ROOM_PER_S if is_first else _ROOM_PER_S) * told_s
+        least = self.room_after_probe if self._is_early_try(kind) else _MIN_ROOM
+        self.room_after_probe = max(least, min(_MAX_ROOM, room))
+        opens_at_s = self.hinted_end_s
+        closure = Closure(kind, granted_at_s, told_s, hinted=True, opens_at_s=opens_at_s, was_early=was_early)
+        closure.names_period = estimate.hints.names_period(told_s)
+        tries_early = self._early_refusals < _MAX_EARLY_REFUSALS and not self._policy.is_share
+        if told_s <= MAX_CHEAP_HINT_S and rounding_s(told_s) and tries_early:
+            closure.opens_at_s = self._early_end_s(estimate, closure)
+            self._opened_early = closure.opens_at_s < opens_at_s
+        return closure
+
+    def _is_early_try(self, kind: GrantKind) -> bool:
+        return kind is _RECOVERY_PROBE and self._expected_end_s is not None
+
+    def _unhinted_s(self, kind: GrantKind, estimate: LimitEstimate, now: float) -> float:
+        """Returns the length of the next closure without a hint."""
+        room_in_s = has_room_at_s(estimate) - now
+        if kind in LIMIT_PROBES or (estimate.quota_varies and room_in_s > 0):
+            return max(room_in_s, estimate.refusal_delay_s)
+        return max(room_in_s, self._backoff.next_s(estimate, now))
 
     def _early_end_s(self, estimate: LimitEstimate, closure: Closure) -> float:
         """Returns when to try, within the last second of the hint."""
@@ -217,35 +216,32 @@ class ClosureTimer:
 
     def learn(self, estimate: LimitEstimate, now: float) -> None:
         """Draws the lesson of the closure, once the outcome of each request from before it is known."""
-        if self.closure is not None:
-            if not self.closure.hinted:
-                self.refusals_left = 0
-            if self._first_refused_s is None:
-                self._first_refused_s = self.closure.granted_at_s
-                self._is_unfounded = not estimate.known or (self._is_unfounded and not estimate.proven)
-            if not estimate.known:
-                self._first_hint_s = self.closure.closed_s if self.closure.hinted else 0.0
-            ended_early, self._ended_early = self._ended_early, False
-            if ended_early and estimate.known and self.closure.kind is GrantKind.UNPROVEN:
-                estimate.window.count_all()  # no period ended: some room had come back
-            elif self._expected_end_s is None or self.closure.kind is not _RECOVERY_PROBE:
-                # A refused early try has no lesson.
-                expected_s = self._expected_end_s if self.closure.closed_s > CHEAP_S else None
-                # Where the first limit probes must wait, early tries must not shift them to the middle of a period.
-                learn_from(estimate, self.closure, now if expected_s is None else max(now, expected_s))
-            if self.closure.kind is not _RECOVERY_PROBE:
-                self._of_burst = self.closure.refused >= SMALL_COUNT
-                is_blind_probe = self.closure.kind in LIMIT_PROBES and not self.closure.hinted
-                self._proven = estimate.belief if is_blind_probe and estimate.proven else None
-            self._last_unhinted = None if self.closure.hinted else self.closure
-            self.closure = None
+        closure, self.closure = self.closure, None
+        if closure is None:
+            return
+        if not closure.hinted:
+            self.refusals_left = 0
+        if self._first_refused_s is None:
+            self._first_refused_s = closure.granted_at_s
+            self._is_unfounded = not estimate.known or (self._is_unfounded and not estimate.proven)
+        if not estimate.known:
+            self._first_hint_s = closure.closed_s if closure.hinted else 0.0
+        ended_early, self._ended_early = self._ended_early, False
+        if ended_early and estimate.known and closure.kind is GrantKind.UNPROVEN:
+            estimate.window.count_all()  # no period ended: some room had come back
+        elif not self._is_early_try(closure.kind):  # a refused early try has no lesson
+            expected_s = self._expected_end_s if closure.closed_s > CHEAP_S else None
+            # Where the first limit probes must wait, early tries must not shift them to the middle of a period.
+            learn_from(estimate, closure, now if expected_s is None else max(now, expected_s))
+        if closure.kind is not _RECOVERY_PROBE:
+            self._backoff.closed(closure, estimate)
+        self._last_unhinted = None if closure.hinted else closure
 
     def probe_accepted(self, estimate: LimitEstimate, granted_at_s: float, now: float) -> None:
         """Notes that the recovery probe was accepted: the next closure without a hint is short again.
 
         After closures without hints, the period ended between the last refused probe and this one.
         """
-        self._backoff_s = self._policy.backoff_first_s
         self.room_after_probe, self.refusals_left = max(self.room_after_probe, self.refusals_left), 0
         if self._opened_early:
             self._early_refusals = 0
@@ -255,12 +251,12 @@ class ClosureTimer:
             estimate.period_ended(granted_at_s, now)
         closure, self._last_unhinted = self._last_unhinted, None
         first_refused_s, self._first_refused_s = self._first_refused_s, None
-        proven, refused, self._refused_recoveries = self._proven, self._refused_recoveries, 0
+        restarted = self._backoff.probe_accepted()
         if closure is None or first_refused_s is None:
             self._is_unfounded = False
             return
-        if is_restarted := proven is not None and refused >= _RESTARTED:
-            estimate.period_restarted(proven)
+        if restarted is not None:
+            estimate.period_restarted(restarted)
         else:
             end = PeriodEnd(first_refused_s, closure.granted_at_s, granted_at_s)
             tolerance_s = estimate.refusal_delay_s / 2
@@ -270,18 +266,5 @@ class ClosureTimer:
             if estimate.learn_fit(fit, closure, now):
                 self._is_unfounded = False
                 return
-        if is_restarted or granted_at_s - first_refused_s > CHEAP_S:
+        if restarted is not None or granted_at_s - first_refused_s > CHEAP_S:
             estimate.window_probes.delay(now + FIRST_PROBE_AFTER * estimate.window.period_s)
-
-    def _backed_off_s(self, estimate: LimitEstimate, now: float) -> float:
-        """Returns the length of the next closure, jitter included."""
-        length_s = self._backoff_s
-        if length_s == self._policy.backoff_first_s and estimate.known:
-            length_s = min(length_s, estimate.window.period_s)
-        self._backoff_s = min(2 * length_s, self._policy.backoff_max_s)
-        began_at_s = period_start_s(estimate)
-        if began_at_s is not None:
-            length_s = min(length_s, length_to_try_s(now - began_at_s, of_burst=self._of_burst))
-        if self._proven is not None and self._refused_recoveries == _RESTARTED:
-            length_s = max(length_s, self._proven.period_s)
-        return length_s + self._policy.backoff_jitter * self._jitter() * min(length_s, 1.0)
