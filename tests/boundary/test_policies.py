@@ -58,18 +58,6 @@ async def test_a_known_method_in_another_case_does_not_reach_the_upstream(method
         assert upstream.connections == 0
 
 
-async def test_track_is_rejected_like_trace() -> None:
-    async with (
-        ScriptedUpstream(responding(OK)) as upstream,
-        running_proxy(upstream.origin) as proxy,
-        await proxy.caller() as caller,
-    ):
-        await caller.send(request(b"TRACK", b"/x"))
-        response = await caller.response()
-        assert (response.status, response.json()["code"]) == (405, "method_not_allowed")
-        assert upstream.connections == 0
-
-
 async def test_a_dry_run_logs_but_does_not_reject() -> None:
     with captured_log() as log:
         async with (

@@ -4,13 +4,13 @@
 """
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from nanonets_proxy.admission.handed_over_gate import Message
+from nanonets_proxy.aio.events import wait_at_most
 from nanonets_proxy.app.environment.environment import Environment
 from nanonets_proxy.app.listening import Listening
 
@@ -108,9 +108,7 @@ class Handover:
         """
         servers = [environment.finish(timeout_s) for environment in self._environments.values()]
         await asyncio.gather(*servers, self._admin.server.finish(timeout_s))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._is_alone.wait()
+        await wait_at_most(self._is_alone, timeout_s)
 
     # --- from the predecessor ---------------------------------------------------------------------
 
@@ -145,9 +143,7 @@ class Handover:
         if self._leave is None or self._is_alone.is_set():
             return
         self._leave()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                await self._is_alone.wait()
+        await wait_at_most(self._is_alone, timeout_s)
 
     def receive_from_predecessor(self, environment: str, message: Message) -> None:
         """Passes on a message to the gate of an environment."""

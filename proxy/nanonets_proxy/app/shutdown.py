@@ -3,6 +3,8 @@
 import asyncio
 from typing import Final
 
+from nanonets_proxy.aio.events import wait_at_most
+
 QUIT: Final = "POST /quitquitquit"
 REPLACED: Final = "restart"
 
@@ -39,8 +41,4 @@ class Shutdown:
 
     async def delay(self, delay_s: float) -> None:
         """Waits for `delay_s`, or until `quit()`."""
-        try:
-            async with asyncio.timeout(delay_s):
-                await self._hurried.wait()
-        except TimeoutError:
-            pass
+        await wait_at_most(self._hurried, delay_s)

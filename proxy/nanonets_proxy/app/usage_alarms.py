@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from nanonets_proxy.aio.daemon_thread import NoThread, in_daemon_thread
 from nanonets_proxy.core.usage.alarms import Alarm, LimitOf, alarms_of
 from nanonets_proxy.core.usage.rollups import DAY_S, HOUR_S
-from nanonets_proxy.keys.daemon_thread import NoThread, in_daemon_thread
 from nanonets_proxy.telemetry.alerts import Alerts
 
 _INTERVAL_S: Final = 300.0

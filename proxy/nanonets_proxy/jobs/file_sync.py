@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from nanonets_proxy.aio.daemon_thread import NoThread, in_daemon_thread
 from nanonets_proxy.jobs.store_thread import StoreFault, store_fault
-from nanonets_proxy.keys.daemon_thread import NoThread, in_daemon_thread
 
 MOST_AT_ONCE: Final = 4  # threads; the disk writes one file after the other anyway
 

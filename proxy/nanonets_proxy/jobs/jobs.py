@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from nanonets_proxy.admission.sleep_clock import steady_s
+from nanonets_proxy.aio.events import wait_at_most
 from nanonets_proxy.core.jobs.aging import Aging
 from nanonets_proxy.core.jobs.lifecycle import JobState
 from nanonets_proxy.errors import JobsStorageFull, JobsUnavailable, ProxyError
@@ -141,9 +142,7 @@ class Jobs:
             except (StoreFault, OSError) as error:  # OSError: a file could not be locked or removed
                 self.report_fault(str(error if isinstance(error, StoreFault) else store_fault(error)))
             await asyncio.sleep(_MIN_CLAIM_S)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_CLAIM_S):
-                    await self.runner.wanted.wait()
+            await wait_at_most(self.runner.wanted, _CLAIM_S)
 
     async def _maintain_once(self) -> None:
         now_s = asyncio.get_running_loop().time()

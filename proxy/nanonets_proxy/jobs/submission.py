@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from nanonets_proxy.aio.events import wait_at_most
 from nanonets_proxy.core.http.headers import values_of
 from nanonets_proxy.core.http.prefer import wait_s
 from nanonets_proxy.core.http.priority import urgency
@@ -236,9 +237,7 @@ class Submission:
             while True:
                 left_s = deadline_s - loop.time()
                 look_s = left_s if jobs.runner.has(view.id) else min(left_s, _LOOK_S)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(max(0.0, look_s)):
-                        await ended.wait()
+                await wait_at_most(ended, max(0.0, look_s))
                 latest = await jobs.read(lambda database: database.view(view.id))
                 if latest is None or latest.state not in UNFINISHED:
                     return latest or view

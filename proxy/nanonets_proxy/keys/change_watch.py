@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Protocol, TypeAlias
 
-from nanonets_proxy.keys.daemon_thread import NoThread, in_daemon_thread
+from nanonets_proxy.aio.daemon_thread import NoThread, in_daemon_thread
 
 _CHECK_EVERY_S: Final = 0.25
 _AGAIN_S: Final = 5.0

@@ -12,6 +12,8 @@ from typing import Final
 import structlog
 from prometheus_client import CollectorRegistry
 
+from nanonets_proxy.aio.daemon_thread import in_daemon_thread
+from nanonets_proxy.aio.events import ChangeSignal
 from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.core.keys.key_records import (
     FoundKey,
@@ -25,9 +27,7 @@ from nanonets_proxy.core.keys.key_records import (
 from nanonets_proxy.core.keys.keyring import Keyring
 from nanonets_proxy.core.keys.keyring_policy import KeyringPolicy
 from nanonets_proxy.core.status.document import KeyEntry, KeysStatus
-from nanonets_proxy.keys.change_signal import ChangeSignal
 from nanonets_proxy.keys.change_watch import ChangeWatch
-from nanonets_proxy.keys.daemon_thread import in_daemon_thread
 from nanonets_proxy.keys.key_age import CHECK_EVERY_S, KeyAgeAlarm
 from nanonets_proxy.keys.key_events import KeyEventReporter
 from nanonets_proxy.keys.key_probing import KeyProbing, Probe

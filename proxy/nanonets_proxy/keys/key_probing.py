@@ -5,10 +5,10 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
+from nanonets_proxy.aio.events import ChangeSignal
 from nanonets_proxy.core.keys.api_key import ApiKey
 from nanonets_proxy.core.keys.key_records import KeyEvent, KeyRecord, KeyVerdict
 from nanonets_proxy.core.keys.keyring import Keyring
-from nanonets_proxy.keys.change_signal import ChangeSignal
 
 _PROBE_AGAIN_S: Final = 2.0
 

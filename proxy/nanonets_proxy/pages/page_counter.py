@@ -13,7 +13,6 @@ In any other state than READY, the pages of an upload are unknown.
 """
 
 import asyncio
-import contextlib
 import os
 import socket
 import subprocess
@@ -23,6 +22,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Final
 
+from nanonets_proxy.aio.events import wait_at_most
 from nanonets_proxy.pages.protocol import JOB, MAX_TYPE_BYTES, RESULT, UNKNOWN
 
 _MAX_START_S: Final = 5.0
@@ -60,9 +60,7 @@ class PageCounter:
     async def start(self) -> None:
         """Starts the process. Returns when the process is ready, or after some seconds."""
         self._start()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_MAX_START_S):
-                await self._ready.wait()
+        await wait_at_most(self._ready, _MAX_START_S)
 
     def close(self) -> None:
         """Ends the process."""

@@ -40,9 +40,9 @@ from typing import IO, Any, Final
 import structlog
 
 from nanonets_proxy.admin.endpoints import RestartResult
+from nanonets_proxy.aio.daemon_thread import NoThread, Result, in_daemon_thread, start_daemon_thread
 from nanonets_proxy.app.handover import Offer
 from nanonets_proxy.app.program import Program
-from nanonets_proxy.keys.daemon_thread import NoThread, Result, in_daemon_thread, start_daemon_thread
 from nanonets_proxy.process.inheritance import LINK_VARIABLE, Inheritance
 from nanonets_proxy.process.restart_limits import GIVE_S, START_S
 from nanonets_proxy.process.service_manager import ServiceManager

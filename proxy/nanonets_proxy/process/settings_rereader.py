@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from nanonets_proxy.aio.daemon_thread import NoThread, in_daemon_thread
 from nanonets_proxy.app.config import GivenValues, ServeConfig
 from nanonets_proxy.app.reloading import NewSettings, SettingsUnusable
-from nanonets_proxy.keys.daemon_thread import NoThread, in_daemon_thread
 from nanonets_proxy.keys.source import KEY_FILE_VARIABLE, KEY_VARIABLE
 from nanonets_proxy.keys.vault_policy import TOKEN_VARIABLE
 

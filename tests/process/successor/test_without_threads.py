@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from nanonets_proxy.keys import daemon_thread
-from nanonets_proxy.keys.daemon_thread import NoThread
+from nanonets_proxy.aio import daemon_thread
+from nanonets_proxy.aio.daemon_thread import NoThread
 from nanonets_proxy.process import restart
 from nanonets_proxy.process.restart import Restart
 from nanonets_proxy.process.service_manager import ServiceManager

@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import Metric
 from prometheus_client.samples import Sample
 
+from nanonets_proxy.aio.events import wait_at_most
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.otlp.histogram import Buckets, DurationHistogram
 from nanonets_proxy.telemetry.otlp.policy import MetricsPolicy
@@ -32,7 +33,7 @@ from nanonets_proxy.telemetry.otlp.protobuf import (
     varint,
     zigzag,
 )
-from nanonets_proxy.telemetry.otlp.sender import STOP_S, CollectorSender, finish, wait
+from nanonets_proxy.telemetry.otlp.sender import STOP_S, CollectorSender, finish
 from nanonets_proxy.telemetry.scrape.request_metrics import QUEUE, TOTAL, UPSTREAM
 
 _SLICE: Final = 20
@@ -108,7 +109,7 @@ class MetricsExporter:
     async def _run(self) -> None:
         is_last = False
         while not is_last:
-            await wait(self._stopping, self._interval_s)
+            await wait_at_most(self._stopping, self._interval_s)
             is_last = self._stopping.is_set()
             fault = await self._sender.send(self._mask(await self._encode()))
             if fault is not None:

@@ -51,13 +51,6 @@ class CollectorSender:
         return None if 200 <= status < 300 else f"the collector responded with status {status}"
 
 
-async def wait(event: asyncio.Event, seconds: float) -> None:
-    """Waits for the event, or until the time has passed."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await event.wait()
-
-
 async def finish(task: "asyncio.Task[None] | None", within_s: float) -> None:
     """Waits for a task, and cancels it if it takes longer."""
     if task is not None:

@@ -20,11 +20,12 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter
 
+from nanonets_proxy.aio.events import wait_at_most
 from nanonets_proxy.core.http.trace_context import TraceContext
 from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.telemetry.otlp.policy import TracesPolicy
 from nanonets_proxy.telemetry.otlp.protobuf import request as export_request
-from nanonets_proxy.telemetry.otlp.sender import STOP_S, TEMPORARY, CollectorSender, finish, wait
+from nanonets_proxy.telemetry.otlp.sender import STOP_S, TEMPORARY, CollectorSender, finish
 from nanonets_proxy.telemetry.otlp.spans import SpanEncoder, TracedRequest
 
 MAX_QUEUED_BYTES: Final = 8 * 1024 * 1024
@@ -116,7 +117,7 @@ class TraceExporter:
         pause_s = _FIRST_PAUSE_S
         while not (self._stopping.is_set() and not self._queue):
             if not self._stopping.is_set():
-                await wait(self._wake, _BATCH_DELAY_S)
+                await wait_at_most(self._wake, _BATCH_DELAY_S)
                 self._wake.clear()
                 self._encode()
             if not self._queue:
@@ -132,7 +133,7 @@ class TraceExporter:
                 return
             if fault in TEMPORARY:
                 self._put_back(batch)
-                await wait(self._stopping, pause_s)
+                await wait_at_most(self._stopping, pause_s)
                 pause_s = min(2 * pause_s, _MAX_PAUSE_S)
             else:
                 self._dropped.inc(sum(requests for _, requests in batch))

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from nanonets_proxy.keys.daemon_thread import NoThread, in_daemon_thread
+from nanonets_proxy.aio.daemon_thread import NoThread, in_daemon_thread
 
 
 async def test_the_result_comes_from_a_daemon_thread() -> None:
