@@ -32,6 +32,7 @@ class LearnedGrants:
         "_slow_start",
         "_stated",
         "_unconfirmed_kinds",
+        "_used_up_by",
     )
 
     def __init__(self, estimate: LimitEstimate, slow_start: SlowStart, stated: StatedLimits) -> None:
@@ -40,6 +41,7 @@ class LearnedGrants:
         self._stated = stated
         self._unconfirmed_kinds: dict[int, GrantKind] = {}  # period starts and limit probes, by serial number
         self._probed_units: float = 1  # by how much the latest count probe exceeded the count
+        self._used_up_by = math.inf  # the serial number of an unproven grant that used up the window
         self._refused_alone = math.inf  # the smallest cost that was refused while nothing else counted
 
     def kind(self, now: float, cost: float, in_flight: int) -> GrantKind | None:
@@ -96,10 +98,29 @@ class LearnedGrants:
         """Notes a period start or a limit probe. The window has it already."""
         if kind is not _PERIOD_START:
             self._slow_start.restart(1)
+            self._used_up_by = math.inf  # the probe may change the window
         window = self._estimate.window
         if kind is _COUNT_PROBE:
             self._probed_units = max(1, window.used(now) - window.count)
         self._unconfirmed_kinds[serial] = kind
+
+    def note_unproven(self, serial: int, now: float) -> None:
+        """Notes a grant that is unconfirmed. The window has it already."""
+        window = self._estimate.window
+        if self._used_up_by == math.inf and window.used(now) >= window.count:
+            self._used_up_by = serial
+
+    def used_up(self, now: float) -> bool:
+        """Returns whether accepted requests have used up the window, when a request has been accepted.
+
+        Where requests go evenly, each is sent before the earlier ones are accepted, so that some are always
+        unconfirmed. Then it is enough if the window was used up once, and all requests until then were accepted.
+        """
+        window, first = self._estimate.window, next(iter(self._slow_start.unconfirmed), math.inf)
+        is_used_up = self._used_up_by < first
+        if is_used_up:
+            self._used_up_by = math.inf
+        return is_used_up if first < math.inf else window.used(now) >= window.count
 
     def end_kind(self, serial: int, usual: GrantKind) -> GrantKind:
         """Returns the kind of a grant that was not served; `usual` if it was no period start and no limit probe.
@@ -133,6 +154,7 @@ class LearnedGrants:
     def forget_unconfirmed(self) -> None:
         """Forgets the unconfirmed probes and period starts: a closure has begun."""
         self._unconfirmed_kinds.clear()
+        self._used_up_by = math.inf
 
     @property
     def has_unconfirmed_probe(self) -> bool:

@@ -145,6 +145,7 @@ class Limit:
         if kind is not _UNPROVEN and kind is not _RECOVERY_PROBE:
             self.grants.note_grant(serial, kind, now)
         self.slow_start.unconfirmed[serial] = now
+        self.grants.note_unproven(serial, now)
         return serial
 
     def adopt(self, granted_at_s: float) -> int:
@@ -207,16 +208,15 @@ class Limit:
             self.slow_start.restart(self.timer.room_after_probe)
             self.state = _LEARNED if estimate.known else _OPEN
         self.grants.accepted(serial, now)
-        if self.state is _LEARNED and not self.slow_start.unconfirmed:
-            estimate.confirm_if_used_up(now)
+        if self.state is _LEARNED and self.grants.used_up(now):
+            estimate.used_up(now)
 
     def _refused(
         self, serial: int, kind: GrantKind, granted_at_s: float, now: float, hint_s: float | None, cost: float
     ) -> None:
         estimate, timer = self.estimate, self.timer
         if serial < self._first_since_closure:
-            opens_at_s = timer.late_refusal(kind, granted_at_s, now, hint_s, estimate)
-            if opens_at_s is None:
+            if (opens_at_s := timer.late_refusal(kind, granted_at_s, now, hint_s, estimate)) is None:
                 return
         else:
             estimate.window.refused_cost = cost

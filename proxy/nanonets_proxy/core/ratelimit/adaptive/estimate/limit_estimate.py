@@ -207,10 +207,10 @@ class LimitEstimate:
         self.window_probes.raised()
         self.set_window(count, period_s)
 
-    def confirm_if_used_up(self, now: float) -> None:
-        """Takes the window as proven once it was used up for a whole period without a refusal."""
+    def used_up(self, now: float) -> None:
+        """Notes that the window was used up. Takes it as proven if a whole period passed without a refusal."""
         window, probes = self.window, self.window_probes
-        if window.used(now) < window.count or not probes.enough_grants:
+        if not probes.enough_grants:
             return
         if now - max(self._raised_at_s, self._confirmed_at_s) < window.period_s:
             return

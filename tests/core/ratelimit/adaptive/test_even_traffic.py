@@ -1,0 +1,23 @@
+"""Requests that go evenly, as before a concurrency limit and in a fleet."""
+
+from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+
+
+def test_a_limit_is_proven_and_raised_although_some_requests_are_always_unconfirmed() -> None:
+    """Where requests go evenly, each is sent before the earlier ones are served."""
+    limit = Limit(GatePolicy(max_in_flight=100, max_waiting=100), lambda: 0.0)
+    limit.state, estimate = LimitState.LEARNED, limit.estimate
+    estimate.set_known(10, 1.0, 5)
+    estimate.hints.are_exact = True  # probes ask for a larger count
+    limit.slow_start.restart(10)
+    limit.slow_start.timeout_s = 1.0
+    in_flight: list[tuple[float, int]] = []
+    for now in (number / 20 for number in range(160)):
+        while in_flight and in_flight[0][0] <= now:
+            limit.served(in_flight.pop(0)[1], now)
+        is_wanted = now > 1.5 or round(now * 20) % 2 == 0  # ten a second at first, and then more
+        if is_wanted and (kind := limit.grant_kind(now)) is not None:
+            in_flight.append((now + 0.25, limit.grant(kind, now)))
+    assert estimate.proven >= 10
+    assert estimate.window.count > 10
