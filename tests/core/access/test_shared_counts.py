@@ -212,3 +212,34 @@ def test_whatever_is_lost_and_whenever_all_are_alone_the_budget_holds(seed: int,
     for peer in peers:  # all know the same, and what is left can be used by anyone
         assert len(peer.shared.everything()) <= replicas
     assert chance.choice(peers).takes(limit + 1) == max(0, limit - total)
+
+
+def test_a_replica_with_a_wrong_clock_does_not_end_the_present_day_of_others() -> None:
+    """Its days are years ahead, and each one of them is later than the present day."""
+    one, two, three, wrong = Peer("1", "10"), Peer("2", "10"), Peer("3", "10"), Peer("4", "10")
+    three.takes(1)
+    for day in range(5):
+        assert wrong.takes(2, at_s=NOON_S + (1000 + day) * DAY_S) == 2
+        exchange(one, two, three, wrong)
+    assert one.takes(4) == 4
+    exchange(one, two, three, wrong)
+    assert two.takes(3) == 3
+    exchange(one, two, three, wrong)
+    assert three.takes(10) == 2
+    assert {day for _, day, *_ in three.shared.everything()} >= {DAY}
+
+
+def test_the_days_of_a_replica_with_a_wrong_clock_take_no_memory() -> None:
+    one = Peer("1", "10")
+    one.takes(1)
+    for day in range(100):
+        one.shared.hear([("2", DAY + 10 + day, "hash of a", 3, 1)])
+    assert len(one.shared.everything()) <= 3
+    one.shared.hear([("2", DAY, "hash of a", 3, 1)])
+    assert one.takes(10) == 6
+
+
+def test_a_replica_without_requests_remembers_the_latest_days() -> None:
+    one = Peer("1", "10")
+    one.shared.hear([("2", DAY + day, "hash of a", 3, 1) for day in range(5)])
+    assert {day for _, day, *_ in one.shared.everything()} == {DAY + 2, DAY + 3, DAY + 4}

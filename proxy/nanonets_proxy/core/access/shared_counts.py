@@ -40,6 +40,7 @@ class SharedCounts:
         self._others: Counter[Key] = Counter()
         self._own: dict[Key, int] = {}
         self._stamp = 0
+        self._today = 0  # by the clock of this replica, at its latest request; 0: none came yet
         self._untold: set[Key] = set()
         self._restored: dict[Key, int] = {}
         self._known: dict[Key, int] = {}  # of the restored ones, those that other replicas remember
@@ -62,6 +63,7 @@ class SharedCounts:
 
     def limit_here(self, day: int, caller: str, limit: int) -> int:
         """Returns how large this replica's count may become, the restored requests included."""
+        self._today = day
         key = day, self._hashed(caller)
         known = self._known.get(key, 0)
         if not self._replicas:
@@ -128,10 +130,8 @@ class SharedCounts:
 
     def _note(self, entries: Iterable[Entry]) -> None:
         for replica, day, caller, count, stamp in entries:
-            counts = self._days.get(day)
-            if counts is None:
-                counts = self._days[day] = {}
-                self._forget_old_days()
+            if (counts := self._days.get(day)) is None and (counts := self._begin_day(day)) is None:
+                continue
             old_count, old_stamp = counts.get((replica, caller), (0, -1))
             if stamp <= old_stamp or (old_stamp < 0 and len(counts) >= _MAX_ENTRIES):
                 continue
@@ -140,12 +140,22 @@ class SharedCounts:
             if replica != self._replica:
                 self._others[day, caller] += count - old_count
 
-    def _forget_old_days(self) -> None:
-        for day in sorted(self._days)[:-_MAX_DAYS]:
-            del self._days[day]
+    def _begin_day(self, day: int) -> dict[tuple[str, str], tuple[int, int]] | None:
+        """Forgets the day that is furthest from the present one if there are too many. None: that is `day` itself.
+
+        So a replica with a wrong clock, whose days may be years ahead, does not end the present day.
+        """
+        if len(self._days) >= _MAX_DAYS:
+            today = self._today or max(*self._days, day)
+            furthest = max(*self._days, day, key=lambda each: (abs(each - today), -each))
+            if furthest == day:
+                return None
+            del self._days[furthest]
             for mapping in (self._others, self._own, self._known, self._restored, self._at_loss):
-                _drop_day(mapping, day)
-            self._untold = {key for key in self._untold if key[0] != day}
+                _drop_day(mapping, furthest)
+            self._untold = {key for key in self._untold if key[0] != furthest}
+        counts = self._days[day] = {}
+        return counts
 
 
 def _drop_day(mapping: Mapping[Key, int], day: int) -> None:
