@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanonets_proxy.core.ratelimit.fleet.arrivals import Arrivals
+from nanonets_proxy.core.ratelimit.fleet.arrivals import MAX_SENDERS, Arrivals
 
 OFF_S = 5000.0
 """How far the clock of the sender is ahead."""
@@ -44,6 +44,15 @@ def test_senders_that_are_silent_for_long_are_forgotten() -> None:
     for number in range(100):
         arrivals.sent_at_s(number, 0.0, 10.0 * number)
     assert len(arrivals) < 10
+
+
+def test_a_replica_that_invents_senders_takes_no_memory() -> None:
+    arrivals = Arrivals()
+    for number in range(3 * MAX_SENDERS):
+        arrivals.sent_at_s(f"invented {number}", 0.0, 1.0 + number / 1000)
+    assert len(arrivals) == MAX_SENDERS
+    assert arrivals.sent_at_s("a", 100.0, 10.0) == 10.0  # a sender that is forgotten is new again
+    assert arrivals.sent_at_s("a", 101.0, 11.2) == 11.0
 
 
 def test_the_clock_of_a_sender_that_was_silent_for_long_is_not_known() -> None:

@@ -6,12 +6,16 @@ The result is too late by the time that the fastest one took.
 
 A clock may stand still: the monotonic clock of a suspended machine does. Then all later messages seem late. So the
 estimate begins anew once none was fast for a while, and no message counts as very late.
+
+Anybody with the password of Redis can invent senders. So only the latest `MAX_SENDERS` are known.
 """
 
 import math
 from collections.abc import Hashable
 from typing import Final
 
+MAX_SENDERS: Final = 1000
+"""Twice as many as replicas were ever simulated. The sender that was known first is forgotten first."""
 _REMEMBERED_S: Final = 30.0
 """The fastest message of 30 to 90 s counts. Two clocks drift apart by at most 0.2 ms a second."""
 _SLOW_S: Final = 0.25
@@ -66,5 +70,7 @@ class Arrivals:
         if known is None:
             since_s = now - _REMEMBERED_S
             self._senders = {name: each for name, each in self._senders.items() if each.until_s > since_s}
+            if len(self._senders) >= MAX_SENDERS:
+                del self._senders[next(iter(self._senders))]
             known = self._senders[sender] = _Sender()
         return min(now, known.sent_at_s(told_s, now))
