@@ -1,4 +1,4 @@
-"""Bodies of every framing and size, both ways; when connections stay open and when they close."""
+"""Bodies of every framing and size, both ways. `tests/conformance` has the odd ones."""
 
 import pytest
 

@@ -1,4 +1,7 @@
-"""A malformed request gets an error response, its connection closes, and none of its bytes goes upstream."""
+"""A malformed chunk gets an error response, also if a part of its body has gone upstream.
+
+`tests/conformance` has all other kinds of malformed requests.
+"""
 
 import pytest
 
