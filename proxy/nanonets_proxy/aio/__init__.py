@@ -1,1 +1,1 @@
-"""What asyncio lacks: waits with a time limit, and threads that delay no exit."""
+"""What asyncio lacks: time limits that move, waits with a time limit, and threads that delay no exit."""

@@ -9,11 +9,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from nanonets_proxy.aio.time_limit import TimeLimit
 from nanonets_proxy.upstream.body import RequestBody
 from nanonets_proxy.upstream.errors import UpstreamTimeout, closed_early
 from nanonets_proxy.upstream.response_head import ResponseHead
 from nanonets_proxy.upstream.response_parser import ResponseParser, ResponseState
-from nanonets_proxy.upstream.time_limit import TimeLimit
 from nanonets_proxy.upstream.transport import UpstreamTransport
 
 

@@ -119,7 +119,7 @@ class CallerConnection(CallerTransport):
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
         self._state = _CLOSED
-        self._idle_timer.stop()
+        self._idle_timer.cancel()
         self._server.connection_lost(self, exc)  # type: ignore[arg-type]  # aiohttp declares its own class only
         self._reader.discard()
         if self._reader.body is not None:

@@ -1,56 +1,33 @@
-"""Timers of a connection: one that is restarted far more often than it expires, and one for a body that stalls."""
+"""Timers of a connection: one for the time without a request, and one for a body that stalls."""
 
 import asyncio
 from collections.abc import Callable
 
+from nanonets_proxy.aio.time_limit import TimeLimit
 from nanonets_proxy.server.connection.body_stream import Body
 
 
-class IdleTimer:
-    """Calls `on_timeout` when `timeout_s` have passed since the last `restart`.
+class IdleTimer(TimeLimit):
+    """Calls `on_timeout` when `timeout_s` have passed since the last `restart`."""
 
-    A restart only notes the time: moving a timer of the event loop for each request would cost more.
-    """
-
-    __slots__ = ("_deadline_s", "_handle", "_loop", "_on_timeout", "_timeout_s")
+    __slots__ = ("_timeout_s", "since_s")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, timeout_s: float, on_timeout: Callable[[], None]) -> None:
-        self._loop = loop
+        super().__init__(loop, on_timeout)
         self._timeout_s = timeout_s
-        self._on_timeout = on_timeout
-        self._deadline_s = 0.0
-        self._handle: asyncio.TimerHandle | None = None
-
-    @property
-    def since_s(self) -> float:
+        self.since_s = 0.0
         """The instant of the last `restart`, by the loop's clock."""
-        return self._deadline_s - self._timeout_s
 
     def restart(self) -> None:
-        self._deadline_s = self._loop.time() + self._timeout_s
-        if self._handle is None:
-            self._handle = self._loop.call_at(self._deadline_s, self._check)
+        self.since_s = now_s = self._loop.time()
+        self.set(now_s + self._timeout_s)
 
     def change_timeout(self, timeout_s: float) -> None:
         """Sets another time. A connection that is idle now has this time from now on."""
-        if timeout_s == self._timeout_s:
-            return
-        self._timeout_s = timeout_s
-        if self._handle is not None:
-            self.stop()
-            self.restart()
-
-    def stop(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-            self._handle = None
-
-    def _check(self) -> None:
-        self._handle = None
-        if self._loop.time() >= self._deadline_s:
-            self._on_timeout()
-        else:
-            self._handle = self._loop.call_at(self._deadline_s, self._check)
+        if timeout_s != self._timeout_s:
+            self._timeout_s = timeout_s
+            if self._timer is not None:
+                self.restart()
 
 
 class StallTimer:

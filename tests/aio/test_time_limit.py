@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from nanonets_proxy.upstream.time_limit import TimeLimit
+from nanonets_proxy.aio.time_limit import TimeLimit
 
 
 class Timer:
