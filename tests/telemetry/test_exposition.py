@@ -10,10 +10,14 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.registry import Collector
 
+from nanonets_proxy.telemetry.metrics import combined_registry
 from nanonets_proxy.telemetry.scrape.exposition import render
+from nanonets_proxy.telemetry.scrape.later_samples import LaterSamples
+from nanonets_proxy.telemetry.scrape.request_metrics import RequestMetrics
 from support.proxy_harness import running_proxy
 from support.raw_caller import RawCaller
 from support.scripted_upstream import ScriptedUpstream
+from support.telemetry.finished import Finished
 
 OPENMETRICS = "application/openmetrics-text"
 PROMETHEUS = (
@@ -65,6 +69,25 @@ async def test_a_scrape_leaves_turns_to_others() -> None:
         turns += 1
         await asyncio.sleep(0)
     assert turns > 2000 / 50
+
+
+@pytest.mark.parametrize("names", [("",), ("a", "b")])
+async def test_a_scrape_makes_its_samples_in_slices_and_shows_one_instant(names: tuple[str, ...]) -> None:
+    environments = {name: RequestMetrics(most_series=500) for name in names}
+    for own in environments.values():
+        for number in range(100):
+            own.observe(Finished(route=f"/{number}"))
+    collected = {name: CollectorRegistry() for name in names}
+    for name, own in environments.items():
+        collected[name].register(own)
+    families = list(combined_registry(CollectorRegistry(), collected).collect())
+    for own in environments.values():
+        own.observe(Finished(route="/0"))
+    (requests,) = [family for family in families if family.name == "nanonets_proxy_requests"]
+    assert isinstance(requests.samples, LaterSamples)
+    assert (len(requests.samples), {sample.value for sample in requests.samples}) == (100 * len(names), {1})
+    assert [sample.labels.get("environment", "") for sample in requests.samples[::100]] == list(names)
+    assert requests.samples[0].labels["route"] == "/0"
 
 
 async def test_the_admin_listener_sends_valid_openmetrics() -> None:

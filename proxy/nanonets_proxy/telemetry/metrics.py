@@ -4,7 +4,7 @@ A process has at most `MAX_SERIES` series, whatever callers send, with up to six
 environment adds up to 300 more.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import (
@@ -19,8 +19,10 @@ from prometheus_client import (
 )
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
 from nanonets_proxy import __version__
+from nanonets_proxy.telemetry.scrape.later_samples import LaterSamples
 from nanonets_proxy.telemetry.scrape.request_metrics import RequestMetrics
 from nanonets_proxy.telemetry.scrape.scope_metrics import SERIES_PER_SCOPE, ReadScopes, ScopeMetrics
 
@@ -158,13 +160,27 @@ class _LabelledCollector(Collector):
         self._environments = environments
 
     def collect(self) -> Iterator[Metric]:
+        if "" in self._environments:  # then it is the only one
+            yield from self._environments[""].collect()
+            return
         families: dict[str, Metric] = {}
+        places: dict[str, list[_Place]] = {}
         for name, registry in self._environments.items():
-            label = {"environment": name} if name else {}
+            label = {"environment": name}
             for family in registry.collect():
-                combined = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-                if label:
-                    combined.samples += [sample._replace(labels=label | sample.labels) for sample in family.samples]
-                else:
-                    combined.samples += family.samples
-        yield from families.values()
+                families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                samples = family.samples
+                places.setdefault(family.name, []).extend((label, samples, at) for at in range(len(samples)))
+        for name, family in families.items():
+            family.samples = LaterSamples(places[name], _labelled)  # type: ignore[assignment]  # it is only read
+            yield family
+
+
+_Place = tuple[dict[str, str], Sequence[Sample], int]
+"""Further labels, some samples, and the index of one of them."""
+
+
+def _labelled(place: _Place) -> Sample:
+    label, samples, at = place
+    sample = samples[at]
+    return sample._replace(labels=label | sample.labels)

@@ -1,6 +1,7 @@
 """Renders the metrics for a scraper, as OpenMetrics or in Prometheus' own text format.
 
 Two thousand series take 20 to 50 ms. So they are rendered in slices, between which the event loop serves callers.
+All of them show one instant, because their values are collected before.
 """
 
 import asyncio

@@ -23,6 +23,7 @@ from nanonets_proxy.core.ratelimit.tickets import Reason
 from nanonets_proxy.core.status.request_counts import Totals
 from nanonets_proxy.core.usage.rollups import known_method
 from nanonets_proxy.telemetry.finished_request import FinishedRequest, Observer
+from nanonets_proxy.telemetry.scrape.later_samples import LaterSamples
 
 MOST_CALLERS: Final = 50
 OTHER: Final = "other"
@@ -137,13 +138,9 @@ class RequestMetrics(Collector):
             "Requests, by caller, method, route and status class; `gone`: the caller hung up before the response.",
             labels=["caller", "method", "route", "status"],
         )
-        total = 0
-        for (caller, method, route, hundreds), count in self._counts.items():
-            if count:
-                total += count
-                status = f"{hundreds}xx" if hundreds else "gone"
-                labels = {"caller": caller, "method": method, "route": route, "status": status}
-                requests.samples.append(Sample("nanonets_proxy_requests_total", labels, count))
+        counts = [item for item in self._counts.items() if item[1]]
+        total = sum(count for _, count in counts)
+        requests.samples = LaterSamples(counts, _requests_sample)  # type: ignore[assignment]  # it is only read
         yield requests
         errors = CounterMetricFamily(
             "nanonets_proxy_errors",
@@ -160,6 +157,13 @@ class RequestMetrics(Collector):
         )
         yield self._upstream.family(UPSTREAM, "Time from the permit to the end of the upstream's response.")
         yield self._total.family(TOTAL, "Time from a request's head to the end of its response.")
+
+
+def _requests_sample(item: tuple[_Labels, int]) -> Sample:
+    (caller, method, route, hundreds), count = item
+    status = f"{hundreds}xx" if hundreds else "gone"
+    labels = {"caller": caller, "method": method, "route": route, "status": status}
+    return Sample("nanonets_proxy_requests_total", labels, count)
 
 
 @dataclass(slots=True)
