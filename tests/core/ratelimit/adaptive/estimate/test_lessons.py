@@ -4,6 +4,8 @@ import math
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import Belief
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
@@ -234,6 +236,26 @@ def test_a_period_that_explains_all_refusals_must_prove_its_count() -> None:
     estimate.reserve = 20
     assert estimate.learn_fit((20, 10.0), closure(GrantKind.PROVEN, 1.5, 5.0), 6.5)
     assert estimate.belief == Belief(20, 10.0, math.inf, 0.0, 0.0)
+
+
+@given(
+    period_s=st.sampled_from([2.5, 4.0, 7.0]),
+    after_s=st.lists(st.floats(0.0, 1.0), min_size=20, max_size=20).map(sorted),
+    periods_apart=st.lists(st.integers(1, 40), min_size=3, max_size=12),
+)
+def test_a_refusal_that_the_proven_estimate_explains_does_not_change_the_period(
+    period_s: float, after_s: list[float], periods_apart: list[int]
+) -> None:
+    """Windows on the clock. Refusals that are 20 s apart fit windows of 5 s as well as those of 4 s."""
+    estimate = estimate_of(20, period_s, [])
+    begins_s = 0.0
+    for apart in periods_apart:
+        begins_s += apart * period_s
+        for at_s in after_s:
+            estimate.window.add(begins_s + at_s)
+        rest_s = period_s - 1.5
+        learn_from(estimate, closure(GrantKind.PROVEN, begins_s + 1.5, rest_s), begins_s + period_s)
+        assert estimate.window.period_s == period_s
 
 
 def test_the_first_period_is_the_usual_one_that_admitted_the_most_per_second() -> None:

@@ -176,6 +176,28 @@ def test_a_period_that_is_known_already_is_not_found_again() -> None:
     assert fit.note(end(11.0, 20.0), window, 0.01) is None
 
 
+@pytest.mark.parametrize(
+    ("proven", "last_window", "found"),
+    [
+        (0, 20, (20, 5.0)),  # nothing is proven
+        (18, 20, None),
+        (18, 18, None),  # another client may have had two
+        (18, 9, (9, 5.0)),  # the proven estimate does not explain this refusal
+        (18, 21, (21, 5.0)),
+    ],
+)
+def test_no_period_replaces_a_proven_estimate_that_explains_the_refusal_too(
+    proven: int, last_window: int, found: tuple[float, float] | None
+) -> None:
+    """20 in 4 s, on the clock. The refusals are 20 s apart, so windows of 5 s explain them as well."""
+    fit, window = PeriodFit(), window_of([0.5] * last_window)
+    window.set(20, 4.0)
+    assert fit.note(end(1.0, 4.0), window, 0.01, proven=proven) is None
+    for _ in range(last_window):
+        window.add(20.5)
+    assert fit.note(end(21.0, 24.0), window, 0.01, proven=proven) == found
+
+
 def test_the_fastest_possible_period_replaces_an_estimate_that_is_clearly_slower() -> None:
     """One request each 3 s. The period ended between 9 and 24 s after the refusal: so much fits only a minute."""
     window = window_of([3.0 * number for number in range(33)])

@@ -52,7 +52,7 @@ def learn_from(estimate: LimitEstimate, closure: Closure, now: float) -> None:
     fit = None
     if closure.hinted and not closure.names_period:
         end = PeriodEnd(closure.granted_at_s, ends_at_s - closure.excess_s, ends_at_s)
-        fit = estimate.fit.note(end, window, estimate.refusal_delay_s / 2)
+        fit = estimate.fit.note(end, window, estimate.refusal_delay_s / 2, proven=estimate.proven)
     if not estimate.known:
         _learn_window(estimate, closure, ends_at_s, now)
         return

@@ -121,11 +121,18 @@ class PeriodFit:
         self._candidates = {}
 
     def note(
-        self, end: PeriodEnd, window: SlidingWindow, tolerance_s: float, granted_by_s: float = math.inf
+        self,
+        end: PeriodEnd,
+        window: SlidingWindow,
+        tolerance_s: float,
+        granted_by_s: float = math.inf,
+        *,
+        proven: float = 0.0,
     ) -> tuple[float, float] | None:
         """Notes a refusal, and counts what was granted by `granted_by_s`. Travel times differ by `tolerance_s`.
 
-        Returns the count and the period that should replace the estimate of the window; None: it stays.
+        Returns the count and the period that should replace the estimate of the window; None: it stays. It stays in
+        any case if at least the `proven` part of its count was granted in its period before this refusal.
         """
         first = not self._noted
         if self._noted == _MOST_REFUSALS:
@@ -149,7 +156,13 @@ class PeriodFit:
             if found is not None:
                 candidates[period_s] = found
         self._candidates = candidates
-        return None if first else self._found(window.period_s)
+        if first:
+            return None
+        begin = _Begin.of(window.period_s, end, tolerance_s)
+        least, most = window.units_since((begin.latest_s, begin.earliest_s), granted_by_s)
+        if proven and least <= window.count and proven <= most + window.refused_cost - 1:
+            return None
+        return self._found(window.period_s)
 
     def fastest(self, window: SlidingWindow) -> tuple[float, float] | None:
         """Returns the possible limit that admits the most, if that is clearly more than the estimate admits."""
