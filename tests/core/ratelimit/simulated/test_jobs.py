@@ -31,6 +31,21 @@ def test_a_rounded_hint_leaves_little_to_wait_at_any_phase_of_a_window() -> None
     assert max(shares) <= 1.15
 
 
+@pytest.mark.parametrize(("hint", "target"), [(whole_seconds, 1.08), (none, 1.4)], ids=["whole seconds", "none"])
+@pytest.mark.parametrize("count", [100, 400])
+def test_a_period_that_is_no_usual_one_is_found_in_its_first_windows(
+    hint: HintStyle, target: float, count: int
+) -> None:
+    """The gate took 2.5 s for 3 s with hints in whole seconds, and for 5 s without: 1.18 and 2.04."""
+    assert share(BY_NAME["fixed 25/2.5s"], hint, count) <= target
+
+
+def test_the_second_closure_shows_the_length_of_a_window_on_the_clock() -> None:
+    """The first hint shows only when the window ends."""
+    shares = [share(at_phase(25, 2.5, phase), whole_seconds, seed=phase + 1) for phase in range(PHASES)]
+    assert fmean(shares) <= 1.08
+
+
 def test_an_exact_hint_leaves_little_to_wait_at_any_phase_of_a_window() -> None:
     shares = [share(at_phase(60, 5.0, phase), exact, seed=phase + 1) for phase in range(PHASES)]
     assert fmean(shares) <= 1.08

@@ -13,10 +13,11 @@
 A burst of which few were accepted may have met a short interval between requests.
 
 Hints in whole seconds are rounded up, so a period ends at an unknown instant of the last second. The *early tries*
-find it: a recovery probe each eighth of this second. A refused one teaches nothing. If an early try is accepted but
-the requests after it are refused, no period ended, as with a token bucket: the earlier requests count again. If two
-other recovery probes in a row are refused after an early end, the next hints are taken literally. So upstreams that
-restart a period at each refusal delay the first requests by one period at most.
+find it: a recovery probe each eighth of this second. A refused one teaches nothing. The second closure has them too
+if no usual period ends then, and nothing is proven. If an early try is accepted but the requests after it are
+refused, no period ended, as with a token bucket: the earlier requests count again. If two other recovery probes in
+a row are refused after an early end, the next hints are taken literally. So upstreams that restart a period at each
+refusal delay the first requests by one period at most.
 
 If the closure that ends a cold start has a hint, more requests follow its accepted probe: as many as a cold start
 may send, less those that were refused. A token bucket refuses most of them.
@@ -31,12 +32,14 @@ from dataclasses import replace
 from nanonets_proxy.core.ratelimit.adaptive.backoff import Backoff
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
 from nanonets_proxy.core.ratelimit.adaptive.estimate.lessons import learn_from
-from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import rounding_s
+from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import is_usual, rounding_s
 from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import CHEAP_S, FIRST_PROBE_AFTER, LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.estimate.period_end import (
     expected_end_s,
     few_accepted,
     has_room_at_s,
+    note_early_end,
+    period_start_s,
 )
 from nanonets_proxy.core.ratelimit.adaptive.estimate.period_fit import PeriodEnd, PeriodFit
 from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import SMALL_COUNT
@@ -47,6 +50,7 @@ MAX_CHEAP_HINT_S = 5.0
 """With a longer hint, the risk of another refusal is not worth a second."""
 
 _MAX_EARLY_REFUSALS = 2
+_MOST_TRIED = 2
 _TRY_S = 0.125  # between early tries: each costs one refusal, and the accepted one is half of this late on average
 _ABOUT_A_SECOND_S = 1.25
 _SHORTENED = 0.25
@@ -66,7 +70,7 @@ class ClosureTimer:
 
     __slots__ = (
         *("_backoff", "_early_refusals", "_ended_early", "_expected_end_s", "_first_hint_s", "_first_refused_s"),
-        *("_is_unfounded", "_last_unhinted", "_opened_early", "_policy"),
+        *("_is_unfounded", "_last_unhinted", "_opened_early", "_policy", "_tried"),
         *("closure", "hinted_end_s", "refusals_left", "room_after_probe"),
     )
 
@@ -82,6 +86,7 @@ class ClosureTimer:
         self._expected_end_s: float | None = None
         """When the early tries expect the end of a period that began with the first request; None: no tries."""
         self._ended_early = False  # whether an early try was accepted
+        self._tried = 0  # closures with early tries
         self.closure: Closure | None = None
         """The latest closure, until its lesson is drawn."""
         self.hinted_end_s = -math.inf
@@ -178,7 +183,7 @@ class ClosureTimer:
         if expected_s is None or closure.kind is not _RECOVERY_PROBE:
             self._expected_end_s = None
             expected_s = expected_end_s(estimate, closure)
-            if estimate.known or estimate.window.first_known_s is None:
+            if not self._may_try(estimate, expected_s):
                 return expected_s
             self._expected_end_s = expected_s
         elif granted_at_s >= expected_s:
@@ -190,6 +195,13 @@ class ClosureTimer:
         if try_s + 2 * estimate.refusal_delay_s < expected_s:
             return try_s
         return min(expected_s, hinted_s)
+
+    def _may_try(self, estimate: LimitEstimate, expected_s: float) -> bool:
+        """Returns whether to try for the end of the period before `expected_s`."""
+        began_at_s = period_start_s(estimate)
+        if began_at_s is None or estimate.proven or self._tried == _MOST_TRIED:
+            return False
+        return not (estimate.known and is_usual(math.floor(expected_s - began_at_s)))
 
     def adjust(self, estimate: LimitEstimate, opens_at_s: float) -> float:
         """Shortens the first closure while it has refused most of a burst. Returns when the scope opens."""
@@ -246,9 +258,10 @@ class ClosureTimer:
         if self._opened_early:
             self._early_refusals = 0
         expected_s, self._expected_end_s = self._expected_end_s, None
+        self._tried += expected_s is not None
         self._ended_early = expected_s is not None and granted_at_s < expected_s
         if self._ended_early:
-            estimate.period_ended(granted_at_s, now)
+            note_early_end(estimate, granted_at_s, now)
         closure, self._last_unhinted = self._last_unhinted, None
         first_refused_s, self._first_refused_s = self._first_refused_s, None
         restarted = self._backoff.probe_accepted()

@@ -26,9 +26,10 @@ _USUAL_S = (
     43_200.0,
     86_400.0,
 )
-_TRIED_S = tuple(20.0 if period_s == 15.0 else period_s for period_s in _USUAL_S)
+_TRIED_S = tuple(sorted({*_USUAL_S, 3.0, 20.0} - {15.0}))
 """After a burst without hints, the lengths to try, one after the other. The time between two tries never falls,
-because an upstream may restart its period at each refusal. Then only a pause as long as the period succeeds."""
+because an upstream may restart its period at each refusal. Then only a pause as long as the period succeeds.
+Without the try after 3 s, a period of a little more than 2 s would be taken for one of 5 s."""
 
 _CHEAP_S, _JUST_BEFORE_S = 2.0, 0.5  # half a second covers the round trip and the jitter of the earlier tries
 _TOLERANCE = 0.01

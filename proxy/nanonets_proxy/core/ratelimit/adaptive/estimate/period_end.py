@@ -6,7 +6,7 @@ Closures end with the period: `closure_timer.py` asks.
 import math
 
 from nanonets_proxy.core.ratelimit.adaptive.estimate.closure import Closure
-from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import likely_period_s
+from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import is_usual, likely_period_s
 from nanonets_proxy.core.ratelimit.adaptive.estimate.limit_estimate import GUARD, LimitEstimate
 from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import SMALL_COUNT
 
@@ -64,6 +64,20 @@ def expected_end_s(estimate: LimitEstimate, closure: Closure) -> float:
         period_s = likely_period_s(hinted_s - start_s, granted_at_s - start_s, 1.0)
         end_s = start_s + period_s + min(estimate.refusal_delay_s / 2, GUARD * period_s)
     return end_s if earliest_s < end_s < hinted_s else hinted_s
+
+
+def note_early_end(estimate: LimitEstimate, by_s: float, now: float) -> None:
+    """Notes that a period ended before the estimate says so: a probe of this instant was accepted.
+
+    A usual estimate stays, since the window may be on the clock, and have begun before the burst. Any other period
+    is no longer than the time since the burst.
+    """
+    window = estimate.window
+    began_s = window.nth_newest_s(window.count + 1)  # the newest request is the probe
+    if estimate.known and not is_usual(window.period_s) and began_s is not None:
+        estimate.min_period_s = min(window.period_s, by_s - began_s)
+        estimate.set_window(window.count, estimate.min_period_s)
+    estimate.period_ended(by_s, now)
 
 
 def few_accepted(estimate: LimitEstimate, closure: Closure) -> bool:
