@@ -93,6 +93,13 @@ def test_a_least_interval_between_requests_is_found_without_hints(seed: int) -> 
     assert excess(limit, loads(limit)["0.9 of the limit"], none, seed)[0] <= 4.0
 
 
+@pytest.mark.parametrize("seed", [2, 10])
+def test_a_period_that_is_too_long_is_corrected_without_hints(seed: int) -> None:
+    """Steady requests fill the window late, so each period probe gained little: 5.2 and 5.4 times."""
+    limit = BY_NAME["sliding 40/5s"]
+    assert excess(limit, loads(limit)["0.9 of the limit"], none, seed)[0] <= 2.0
+
+
 @pytest.mark.parametrize("seed", [1, 3])
 def test_a_least_interval_close_to_the_differences_of_travel_times_is_found_without_hints(seed: int) -> None:
     """Two requests granted together arrive in any order. The mean wait was 186 and 129 times the oracle's."""

@@ -150,11 +150,13 @@ class LimitEstimate:
         if self.hints.are_exact:
             return True
         # With inexact hints, one probe in 16 searches for a shorter period: it goes late, so its hint may reach far
-        # into the next period. Without hints, three in four do.
+        # into the next period. Without hints, three in four do, unless the latest one was too late to gain much.
         refusals = self.window_probes.refusals
         if not refusals and self.concurrency.limit < math.inf:
             return True
-        return refusals % 16 != 4 if self.hints.last_was_given else refusals % 4 == 3
+        if self.hints.last_was_given:
+            return refusals % 16 != 4
+        return refusals % 4 == 3 or self.window_probes.gained_little
 
     def count_probe_ready(self, now: float) -> bool:
         """Returns whether a count probe can go now, in the same period as all requests that count.
@@ -193,7 +195,7 @@ class LimitEstimate:
         """Notes an accepted period probe."""
         self.hints.are_exact = False
         self.proven = 0.0
-        period_s = max(self.window_probes.shorter_period_s(self.window.period_s), self._probed_period_s)
+        period_s = self.window_probes.shown_period_s(self.window.period_s, self._probed_period_s)
         if self.window_probes.searching:
             self.set_window(self.window.count, period_s)  # the accepted probe proves the shorter period
         else:

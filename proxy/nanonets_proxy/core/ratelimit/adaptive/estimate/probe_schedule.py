@@ -19,6 +19,7 @@ _PERIOD_FACTOR = 0.8
 _SEARCH_FACTOR = 0.5
 _MIN_STEP_SIZE = 0.125
 _MAX_STEP_SIZE = 2.0
+_LONG_S = 30.0  # such a period is too long for the refusals that a larger count costs
 _NEAR_REFUSED = 1.05  # times the refused period: from there on, the search takes only the smallest steps
 
 
@@ -30,6 +31,7 @@ class ProbeSchedule:
         "_enough_from",
         "_window",
         "due_at_s",
+        "gained_little",
         "pause_periods",
         "refusals",
         "refused_period_s",
@@ -44,6 +46,8 @@ class ProbeSchedule:
         self.refusals = 0
         self.pause_periods = 1.0
         self.due_at_s = first_at_s
+        self.gained_little = False
+        """Whether a probe since the latest refusal tested a period hardly shorter than the estimate."""
         self._due_from = 0.0  # number of grants
         self._enough_from = 0  # number of grants
         self.step_size = 1.0
@@ -60,6 +64,13 @@ class ProbeSchedule:
                 period_s * math.pow(_PERIOD_FACTOR, self.step_size), math.sqrt(self.refused_period_s * period_s)
             )
         return period_s * math.pow(_PERIOD_FACTOR, _MIN_STEP_SIZE)
+
+    def shown_period_s(self, period_s: float, probed_s: float) -> float:
+        """Returns the period that an accepted probe showed. A late probe tests a longer one than planned."""
+        planned_s = self.shorter_period_s(period_s)
+        shown_s = max(planned_s, probed_s)
+        self.gained_little = period_s < _LONG_S and shown_s > math.sqrt(planned_s * period_s)
+        return shown_s
 
     def period_refused(self, period_s: float) -> None:
         """Notes that a period this short was refused."""
@@ -127,5 +138,6 @@ class ProbeSchedule:
 
     def _wait(self, now: float, period_s: float) -> None:
         self.refusals += 1
+        self.gained_little = False
         self.due_at_s = now + self.pause_periods * period_s
         self._due_from = self._window.granted + min(self.pause_periods, _MAX_PAUSE_PERIODS[0]) * _GRANTS_PER_PERIOD
