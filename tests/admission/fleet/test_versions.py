@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 
 import pytest
+from structlog.testing import capture_logs
 
 from fleet.redis_server import RedisServer
 from nanonets_proxy.admission.fleet.lead import OTHER_VERSION
@@ -217,3 +218,20 @@ async def test_over_a_real_redis_replicas_of_two_versions_share_and_are_ready(re
     await eventually.until(lambda: new.gauges(0.0)["nanonets_proxy_fleet_coordinated"] == 1.0)
     assert granted(new) == 8
     await new.stop()
+
+
+@pytest.mark.parametrize("kept", [b'{"limits": {"version": 2}}', b'{"limits": 1}', b"not JSON", b"{}"])
+def test_limits_of_another_release_in_redis_are_ignored_with_a_word(kept: bytes) -> None:
+    """They would come back after an upgrade of all replicas at once. Learning them again costs 429s."""
+
+    async def main() -> None:
+        scene = FleetScene(1, None)
+        scene.redis.kept["kept"] = kept, scene.loop.time()
+        await scene.start()
+        assert scene.leader == 0
+        await scene.request(0, "caller")
+        await scene.stop()
+
+    with capture_logs() as events:
+        run_virtually(main())
+    assert [event["event"] for event in events] == ["fleet_limits_ignored"]

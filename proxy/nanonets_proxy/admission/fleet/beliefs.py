@@ -6,13 +6,13 @@ again as a whole.
 """
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
 import orjson
+import structlog
 
 from nanonets_proxy.admission.fleet.bus.port import Won
 from nanonets_proxy.admission.fleet.homes.remote_home import Message
@@ -71,10 +71,14 @@ class Beliefs:
             self.epoch = epoch
 
     def note_kept(self, won: Won, now_s: float) -> None:
-        """Notes what the last leader kept in Redis, if nothing is known yet. Ignores what is malformed."""
+        """Notes what the last leader kept in Redis, if nothing is known yet. Ignores what it cannot read."""
         if not self.snapshots and won.kept:
-            with contextlib.suppress(ValueError, KeyError, TypeError):
+            try:
                 self.note_document(orjson.loads(won.kept)["limits"], won.kept_age_s, now_s, with_grants=True)
+            except (ValueError, KeyError, TypeError) as error:
+                structlog.get_logger().warning(
+                    "fleet_limits_ignored", reason=f"{type(error).__name__}: {error}"[:200]
+                )
 
     def note_leader_grants(self, grants: Any, now_s: float) -> None:
         """Notes what a leader has granted to itself, as (scope, age, cost)."""

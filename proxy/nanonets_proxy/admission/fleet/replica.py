@@ -9,7 +9,7 @@ import math
 from typing import Final
 
 from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, Bus
-from nanonets_proxy.admission.fleet.bus.post import deliver
+from nanonets_proxy.admission.fleet.bus.post import Inbox
 from nanonets_proxy.admission.fleet.hello import make_alive
 from nanonets_proxy.admission.fleet.homes.maker import HomeMaker
 from nanonets_proxy.admission.fleet.homes.remote_home import Message
@@ -36,6 +36,7 @@ class Replica:
         self._bus = bus
         self._loop = make.loop
         self._arrivals = Arrivals()
+        self._inbox = Inbox(self._on_message, make.loop)
         self._beat_heard_at_s = -math.inf
         self._seems_silent = False
         self._alive_at_s = -math.inf
@@ -142,7 +143,7 @@ class Replica:
             return
         if self._loop.time() > self.room.valid_until_s:
             self.room.on_stale()
-        deliver(data, self._on_message)
+        self._inbox.deliver(data)
 
     def _on_message(self, sender: str, epoch: int, told_s: float, message: Message) -> None:
         position, what, now_s = self.position, message["t"], self._loop.time()

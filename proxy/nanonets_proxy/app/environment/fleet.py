@@ -108,7 +108,7 @@ class Fleet:
             return
         self._alerts.end("fleet_alone")
         role = "leader" if replica.state is State.LEADING else "follower"
-        self._log.info("fleet_joined", role=role, replicas=replica.replicas)
+        self._log.info("fleet_joined", role=role, replica=replica.position.name, replicas=replica.replicas)
 
     def _report_alone(self, reason: str) -> None:
         advice, kind = (_FINISH, "version") if reason == OTHER_VERSION else (_ADVICE, "")

@@ -7,13 +7,16 @@ sent, by the sender's clock. Each message is an object; `t` names its kind. docs
 import asyncio
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import orjson
 import structlog
 
 from nanonets_proxy.admission.fleet.bus.port import Bus
 from nanonets_proxy.admission.fleet.homes.remote_home import Message
+
+_MAX_NAME: Final = 64
+_LOG_EACH_S: Final = 60.0
 
 
 class Envelope(NamedTuple):
@@ -37,24 +40,46 @@ def unseal(data: bytes) -> Envelope:
     messages = document["is"]
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise ValueError("an envelope without messages")
-    at_s = float(document["at"])
+    at_s, sender = float(document["at"]), str(document["from"])
     if not math.isfinite(at_s):
         raise ValueError(f"{at_s!r} is no instant")
-    return Envelope(str(document["from"]), int(document["epoch"]), at_s, messages)
+    if len(sender) > _MAX_NAME:
+        raise ValueError("a sender with a long name")
+    return Envelope(sender, int(document["epoch"]), at_s, messages)
 
 
-def deliver(data: bytes, on_message: Callable[[str, int, float, Message], None]) -> None:
-    """Calls `on_message` with the first three fields of the envelope and each message.
+class Inbox:
+    """Reads envelopes, and passes their messages on.
 
-    Logs a malformed message, and ends there.
+    Of malformed messages, it logs one a minute at most: a defective replica may send them all the time.
     """
-    try:
-        envelope = unseal(data)
-        for message in envelope.messages:
-            on_message(envelope.sender, envelope.epoch, envelope.at_s, message)
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}"[:200]
-        structlog.get_logger().warning("fleet_message_invalid", reason=reason)
+
+    def __init__(
+        self, on_message: Callable[[str, int, float, Message], None], loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """`on_message` gets the first three fields of the envelope and each message."""
+        self._on_message = on_message
+        self._loop = loop
+        self._invalid = 0  # malformed messages since the last log event
+        self._logs_at_s = -math.inf
+
+    def deliver(self, data: bytes) -> None:
+        """Passes the messages of an envelope on, up to a malformed one."""
+        sender = ""
+        try:
+            envelope = unseal(data)
+            sender = envelope.sender
+            for message in envelope.messages:
+                self._on_message(sender, envelope.epoch, envelope.at_s, message)
+        except (ValueError, KeyError, TypeError) as error:
+            self._note_invalid(sender, f"{type(error).__name__}: {error}"[:200])
+
+    def _note_invalid(self, sender: str, reason: str) -> None:
+        self._invalid += 1
+        if (now_s := self._loop.time()) >= self._logs_at_s:
+            log, times = structlog.get_logger(), self._invalid
+            log.warning("fleet_message_invalid", sender=sender or None, reason=reason, times=times)
+            self._invalid, self._logs_at_s = 0, now_s + _LOG_EACH_S
 
 
 class Post:
