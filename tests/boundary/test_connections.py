@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import resource
 import socket
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from nanonets_proxy.app.environment.access import connection_policy
+from nanonets_proxy.core.access.caller_names import name_of_address
 from nanonets_proxy.errors import TooManyConnections
 from nanonets_proxy.server import connection_limits
 from nanonets_proxy.server.connection_limits import REJECTION, ConnectionLimits, ConnectionPolicy
@@ -162,11 +164,11 @@ class Connection:
         is_stalled: bool,
         close: Callable[["Connection"], None],
     ) -> None:
-        self.peer = Peer(str(address), address)
+        self.peer = Peer("unknown" if address == "unknown" else name_of_address(address or "::1"), address)
         self.is_idle = is_idle
         self.idle_since_s = 99.5 if is_fresh else 99.0
         self.awaits_body = not is_idle and is_fresh
-        self.stalled_since_s = 99.0 if is_stalled else 99.5
+        self.stalled_since_s = 99.0 if is_stalled else math.inf
         self.is_unread = False
         self._close = close
 
@@ -187,11 +189,16 @@ class Listener:
 
     def __init__(self, most: int, most_per_peer: int) -> None:
         self.open: list[Connection] = []
+        self.now_s = 100.0
+        self.walks = 0
+        """How often the limits have looked at all connections."""
         policy = ConnectionPolicy(most, most_per_peer, keep_alive_s=60.0, head_timeout_s=60.0, last_file=1000)
         self.alerts = Alerts(CollectorRegistry())
-        self.limits = ConnectionLimits(
-            policy, CollectorRegistry(), lambda: list(self.open), self.alerts, lambda: 100.0
-        )
+        self.limits = ConnectionLimits(policy, CollectorRegistry(), self._walk, self.alerts, lambda: self.now_s)
+
+    def _walk(self) -> list[Connection]:
+        self.walks += 1
+        return list(self.open)
 
     def connect(
         self,
@@ -275,6 +282,7 @@ def test_a_connection_whose_bytes_have_arrived_does_not_make_room() -> None:
         listener.open[-1].is_unread = True
     assert not listener.connect(None)
     listener.open[1].is_unread = False
+    listener.now_s += 0.001
     assert listener.connect(None)
     assert [connection.is_unread for connection in listener.open] == [True, False]
 
@@ -290,6 +298,27 @@ def test_a_connection_that_is_not_lost_yet_makes_room_only_once(monkeypatch: pyt
     for connection in list(listener.open):
         listener.close(connection)
     assert (listener.limits._open, listener.limits._displaced, listener.limits._per_peer) == (0, set(), {})
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "192.0.2.1"])
+def test_newcomers_that_find_no_room_seldom_cost_a_walk_over_all_connections(address: str) -> None:
+    listener = Listener(most=1000, most_per_peer=1000)
+    assert all(listener.connect(address, is_idle=False) for _ in range(1000))
+    for _ in range(100):
+        assert not listener.connect(address, is_idle=False)
+        listener.now_s += 0.001
+    assert listener.walks <= 11, "each takes more than a millisecond"
+    listener.open[0].is_idle = True
+    listener.now_s += 0.1
+    assert listener.connect(address), "room is found all the same"
+
+
+def test_an_address_that_finds_no_room_does_not_keep_others_from_looking_for_room() -> None:
+    listener = Listener(most=100, most_per_peer=2)
+    assert all(listener.connect("192.0.2.1", is_idle=False) for _ in range(2))
+    assert all(listener.connect("192.0.2.2") for _ in range(2))
+    assert not listener.connect("192.0.2.1")
+    assert listener.connect("192.0.2.2")
 
 
 def test_an_ipv6_host_does_not_get_a_limit_for_each_of_its_addresses() -> None:

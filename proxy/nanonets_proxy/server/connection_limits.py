@@ -12,8 +12,10 @@ A connection beyond the limit replaces another one, the oldest of the first kind
 Connections that arrive together are accepted before one of them is read, and before one that makes room is lost. So
 a connection that makes room counts no longer from then on, and makes room only once.
 
-If all connections are busy, the new one gets a 503. Loopback addresses and unix sockets stand for many callers, so
-only the total limit applies to them.
+If all connections are busy, the new one gets a 503, and so do those that come in the next moment. Otherwise,
+callers that try again and again would keep the event loop busy with walks over all connections.
+
+Loopback addresses and unix sockets stand for many callers, so only the total limit applies to them.
 """
 
 from collections import Counter as Counts
@@ -23,8 +25,7 @@ from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, Counter
 
-from nanonets_proxy.core.access.caller_names import name_of_address
-from nanonets_proxy.core.net.address_ranges import is_loopback_address
+from nanonets_proxy.core.access.caller_names import LOOPBACK_NAME
 from nanonets_proxy.core.status.error_advice import RAISE_OPEN_FILES
 from nanonets_proxy.server.open_files import open_files_limit
 from nanonets_proxy.server.peers import Peer
@@ -32,6 +33,8 @@ from nanonets_proxy.telemetry.alerts import Alerts
 
 # Finding the oldest connections takes a walk over all of them, so several are closed at once.
 _BATCH: Final = 32
+# The time without another walk, for each connection of one that has found no room. A walk takes a tenth of it.
+_NO_WALK_S: Final = 1e-5
 # A caller on a slow or distant network sends something in that time.
 PATIENCE_S: Final = 1.0
 
@@ -119,6 +122,7 @@ class ConnectionLimits:
         self._open = 0
         self._given_up: set[Connection] = set()  # they made room, and are not lost yet
         self._displaced: set[Connection] = set()  # so are these, and they are not counted any more
+        self._next_walk_s: dict[str | None, float] = {}  # of an address, or None; without it at any time
         self._shed = Counter(
             f"nanonets_proxy_{policy.listener}connections_shed",
             "Connections closed at a limit: idle and stalled ones, to make room, and new ones, if all are busy.",
@@ -170,6 +174,7 @@ class ConnectionLimits:
             self._per_peer[address] -= 1
             if not self._per_peer[address]:
                 del self._per_peer[address]
+                self._next_walk_s.pop(address, None)
 
     def _report(self, limit: str, value: int, advice: str) -> None:
         self._alerts.report(
@@ -177,8 +182,12 @@ class ConnectionLimits:
         )
 
     def _make_room(self, newcomer: Connection, address: str | None) -> bool:
+        now_s = self._now_s()
+        if now_s < self._next_walk_s.get(address, 0.0):
+            self._shed.labels("new").inc()
+            return False
         batch = _BATCH if address is None else 1
-        before_s = self._now_s() - PATIENCE_S
+        before_s = now_s - PATIENCE_S
         idle: list[Connection] = []
         fresh: list[Connection] = []
         stalled: Connection | None = None
@@ -208,6 +217,8 @@ class ConnectionLimits:
                 self._displace(connection)
             else:
                 self._give_up(connection)
+        if not displaced:
+            self._next_walk_s[address] = now_s + self._open * _NO_WALK_S
         self._shed.labels("idle" if displaced else "new").inc(len(displaced) or 1)
         return bool(displaced)
 
@@ -226,9 +237,4 @@ def _limited_address(peer: Peer) -> str | None:
 
     None for this machine itself.
     """
-    if peer.address is None:
-        return None
-    try:
-        return None if is_loopback_address(peer.address) else name_of_address(peer.address)
-    except ValueError:
-        return peer.address
+    return None if peer.address is None or peer.name == LOOPBACK_NAME else peer.name

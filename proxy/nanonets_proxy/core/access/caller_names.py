@@ -10,7 +10,7 @@ from typing import Final
 
 from nanonets_proxy.core.status.text import printable
 
-_LOOPBACK_NAME: Final = "127.0.0.1"
+LOOPBACK_NAME: Final = "127.0.0.1"
 _UNIX: Final = "unix:"
 _UNIX_NAME: Final = re.compile(r"unix:uid=(?:0|[1-9][0-9]*)", re.ASCII)
 _UNIX_ANYBODY: Final = "unix"  # where the system does not report the user
@@ -33,9 +33,9 @@ def name_of_address(address: str) -> str:
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is None:
-            return _LOOPBACK_NAME if ip.is_loopback else f"{ipaddress.ip_network((ip, 64), strict=False)}"
+            return LOOPBACK_NAME if ip.is_loopback else f"{ipaddress.ip_network((ip, 64), strict=False)}"
         ip = ip.ipv4_mapped
-    return _LOOPBACK_NAME if ip.is_loopback else str(ip)
+    return LOOPBACK_NAME if ip.is_loopback else str(ip)
 
 
 def name_of_user(uid: int) -> str:
@@ -74,4 +74,4 @@ def _name_of_network(text: str) -> str | None:
     except ValueError:
         return ""
     few = network.prefixlen >= (64 if network.version == 6 else 32)
-    return name if few or (name == _LOOPBACK_NAME and network.is_loopback) else ""
+    return name if few or (name == LOOPBACK_NAME and network.is_loopback) else ""
