@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from nanonets_proxy.app.config import Config, ServeConfig
 from nanonets_proxy.cli.output import CommandFailed, OutputFailed, write
 from nanonets_proxy.cli.parser import PROGRAM, Command, Invocation, UsageError, parse
 from nanonets_proxy.core.access.caller_tokens import CallerToken
@@ -27,29 +26,21 @@ from nanonets_proxy.settings import (
     load_sandbox_settings,
     verify_files,
 )
-from nanonets_proxy.settings.configure import sandbox_config, serve_config
-from nanonets_proxy.settings.loaded import are_valid_by_text
-from nanonets_proxy.settings.sources import flag_name
 
 if TYPE_CHECKING:
+    from nanonets_proxy.app.config import Config, ServeConfig
     from nanonets_proxy.app.reloading import NewSettings
     from nanonets_proxy.process.settings_rereader import Request
 
 # A reload may send several requests to a store: login, renewal, and the secret itself.
 _MAX_REQUESTS_PER_RELOAD: Final = 4
-_WITHOUT_EFFECT_ON_RUN: Final = {
-    "listen": "whose proxy listens on a free port",
-    "admin_listen": "whose proxy has no admin listener",
-    "state_file": "because a state file belongs to one proxy",
-    "jobs": "because a job may outlast the command",
-}
 
 
-def run(argv: Sequence[str], serve: Callable[[Config], int]) -> int:
-    """Runs the command that `argv` names, and returns the exit code. `serve` runs the servers."""
+def run(argv: Sequence[str], serve: "Callable[[Config], int]", on_certain: Callable[[], None] | None = None) -> int:
+    """Runs the command that `argv` names, and returns the exit code. `Invocation` explains the functions."""
     try:
         command, invocation = parse(_COMMANDS, argv, os.environ, serve)
-        return command.run(invocation)
+        return command.run(replace(invocation, on_certain=on_certain))
     except UsageError as error:
         problems: Sequence[str] = (str(error),)
     except SettingsError as error:
@@ -75,32 +66,21 @@ def _serve(invocation: Invocation) -> int:
     return invocation.serve(_checked_config(invocation.load(), invocation.environ))
 
 
-def _checked_config(loaded: LoadedSettings[Settings], environ: Mapping[str, str]) -> ServeConfig:
+def _checked_config(loaded: LoadedSettings[Settings], environ: Mapping[str, str]) -> "ServeConfig":
     """Returns the configuration of `serve`. Raises SettingsError, also if a file of the settings is unusable."""
+    from nanonets_proxy.settings.configure import (
+        serve_config,  # imported here: `run` needs no configuration at first
+    )
+
     verify_files(loaded)
     sandbox = load_sandbox_settings({}, environ).settings if loaded.settings.sandbox else None
     return serve_config(loaded, sandbox, environ)
 
 
 def _run(invocation: Invocation) -> int:
-    from nanonets_proxy.process.run.remembered import digest_of, remember
+    from nanonets_proxy.cli.run_proxy import run_proxy
 
-    for name, reason in _WITHOUT_EFFECT_ON_RUN.items():
-        if name in invocation.flags:
-            raise UsageError(f"{flag_name(name)}: has no effect on `run`, {reason}")
-    digest = digest_of(invocation.arguments, invocation.environ)
-    loaded, chosen = invocation.load(), invocation.parsed.env
-    names = ", ".join(loaded.environments)
-    if chosen is None and names:
-        raise UsageError(f"the settings have several environments: choose one with --env ({names})")
-    if chosen is not None and chosen not in loaded.environments:
-        raise UsageError(f"--env: is no environment of the settings; they have {names or 'none'}")
-    config = _checked_config(loaded, invocation.environ)
-    is_unchanged = digest == digest_of(invocation.arguments, invocation.environ)
-    if digest is not None and is_unchanged and are_valid_by_text(loaded):
-        remember(digest, invocation.environ)
-    own = tuple(own for own in config.environments if own.name == (chosen or ""))
-    return invocation.serve(replace(config, environments=own))
+    return run_proxy(invocation)
 
 
 def read_again(request: "Request") -> "NewSettings":
@@ -115,6 +95,8 @@ def read_again(request: "Request") -> "NewSettings":
 
 
 def _sandbox(invocation: Invocation) -> int:
+    from nanonets_proxy.settings.configure import sandbox_config
+
     settings = load_sandbox_settings(invocation.flags, invocation.environ).settings
     return invocation.serve(sandbox_config(settings))
 

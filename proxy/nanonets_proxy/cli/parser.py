@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import takewhile
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from nanonets_proxy import __version__
-from nanonets_proxy.app.config import Config
 from nanonets_proxy.cli.output import write
 from nanonets_proxy.settings import LoadedSettings, SandboxSettings, Settings, load_settings
 from nanonets_proxy.settings.flags import SettingsFlags, named_settings
 from nanonets_proxy.settings.sources import flag_hint, flag_name
+
+if TYPE_CHECKING:  # an import would delay the command of `run`
+    from nanonets_proxy.app.config import Config
 
 PROGRAM: Final = "nanonets-proxy"
 
@@ -60,7 +62,9 @@ class Invocation:
     parsed: Namespace
     flags: Mapping[str, object]
     environ: Mapping[str, str]
-    serve: Callable[[Config], int]
+    serve: "Callable[[Config], int]"
+    on_certain: Callable[[], None] | None = None
+    """`run` calls it before `serve`, if its proxy is certain to start."""
 
     def load(self) -> LoadedSettings[Settings]:
         """Returns the proxy's settings. Raises SettingsError."""
@@ -115,7 +119,10 @@ class _Parser(ArgumentParser):
 
 
 def parse(
-    commands: Mapping[str, Command], argv: Sequence[str], environ: Mapping[str, str], serve: Callable[[Config], int]
+    commands: Mapping[str, Command],
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    serve: "Callable[[Config], int]",
 ) -> tuple[Command, Invocation]:
     """Returns the command that `argv` names, by default `serve`, and its invocation.
 

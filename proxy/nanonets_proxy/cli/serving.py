@@ -5,13 +5,11 @@ keeps the settings code in memory.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from nanonets_proxy.process.inheritance import Inheritance
 from nanonets_proxy.process.lean_imports import lean_imports
-from nanonets_proxy.process.run.companion import Companion
 from nanonets_proxy.process.settings_reader import SettingsReader
 
 if TYPE_CHECKING:
@@ -32,17 +30,19 @@ def read_and_serve(arguments: Sequence[str], inheritance: Inheritance) -> int:
             config = beside_command(config, inheritance.companion)
         return serve(config, SettingsRereader(arguments, environ), inheritance, environ)
 
-    with lean_imports():
-        import nanonets_proxy.app.config  # both processes need it
     companion = inheritance.companion
+    if companion is None:
+        with lean_imports():
+            import nanonets_proxy.app.config  # both processes need it
+    # Otherwise a command waits for the child, which needs it only after the settings are valid.
 
     def read(send: "Callable[[Config], int]") -> int:
-        return _run(arguments, send if companion is None else partial(_send_and_report, send, companion, environ))
+        return _run(arguments, send, None if companion is None else companion.certain)
 
     try:
         reader = SettingsReader(read)
     except OSError:
-        return _run(arguments, serve)
+        return _run(arguments, serve, None)
     if companion is not None:
         companion.follow()
     # Imports the modules of `serve` while the child reads.
@@ -53,22 +53,8 @@ def read_and_serve(arguments: Sequence[str], inheritance: Inheritance) -> int:
     return config if isinstance(config, int) else serve(config)
 
 
-def _send_and_report(
-    send: "Callable[[Config], int]", companion: Companion, environ: Mapping[str, str], config: "Config"
-) -> int:
-    """Sends the configuration, and lets the command start now if the proxy is certain to start.
+def _run(arguments: Sequence[str], serve: "Callable[[Config], int]", on_certain: Callable[[], None] | None) -> int:
+    with lean_imports():
+        from nanonets_proxy.cli.commands import run
 
-    The serving process cannot do so before its imports have ended, which take longer than the settings.
-    """
-    from nanonets_proxy.process.run.config import is_certain_to_start
-
-    code = send(config)
-    if is_certain_to_start(config, environ):
-        companion.certain()
-    return code
-
-
-def _run(arguments: Sequence[str], serve: "Callable[[Config], int]") -> int:
-    from nanonets_proxy.cli.commands import run
-
-    return run(arguments, serve)
+    return run(arguments, serve, on_certain)

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from nanonets_proxy.app.config import GivenValues
 from nanonets_proxy.keys.source import KEY_FILE_VARIABLE
 from nanonets_proxy.settings.model.base import ProgramSettings
 from nanonets_proxy.settings.model.groups import VALID_BY_TEXT
 from nanonets_proxy.settings.sources import SourcedValue
+
+if TYPE_CHECKING:  # the settings are valid or not before there is a configuration
+    from nanonets_proxy.app.config import GivenValues
 
 AnySettings = TypeVar("AnySettings", bound=ProgramSettings)
 
@@ -55,7 +57,7 @@ class _Places(Mapping[str, str]):
         return len(self.sources)
 
 
-def given_values(loaded: LoadedSettings[AnySettings]) -> GivenValues:
+def given_values(loaded: LoadedSettings[AnySettings]) -> "GivenValues":
     """Returns the unparsed values, from which `merge.py` makes the settings again."""
     return {
         name: {setting: (item.value, item.source) for setting, item in own.given.items()}

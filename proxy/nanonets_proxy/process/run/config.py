@@ -1,18 +1,14 @@
 """The configuration of a proxy beside a command, made from that of `serve`."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import Final
 
 from nanonets_proxy.app.config import AuthorizerConfig, Config, EnvironmentConfig, ServeConfig
 from nanonets_proxy.core.access.caller_tokens import CallerToken
-from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.core.net.addresses import TcpListener
-from nanonets_proxy.keys.source import BoundSource, NoKeyGiven
+from nanonets_proxy.keys.vault import VaultKey
 from nanonets_proxy.keys.vault_policy import TOKEN_VARIABLE
 from nanonets_proxy.process.run.companion import Companion
-from nanonets_proxy.process.run.quick import PYTHON_PARSER
 
 CALLER_NAME: Final = "run"
 """The command's name as a caller, in the log, the ledger, budgets and `policy`."""
@@ -60,31 +56,7 @@ def beside_command(config: Config, companion: Companion) -> ServeConfig:
     )
 
 
-def is_certain_to_start(config: Config, environ: Mapping[str, str]) -> bool:
-    """Returns whether a proxy with valid settings starts beside a command, as far as settings and key tell.
-
-    False: only the start itself can tell, because it asks a store of keys, a command, or the servers of a fleet, or
-    because the key is unusable, or this Python lacks what the proxy needs.
-    """
-    assert isinstance(config, ServeConfig)
-    if environ.get(PYTHON_PARSER) or (config.ledger is not None and find_spec("_sqlite3") is None):
-        return False
-    (own,) = config.environments
-    if config.sandbox is not None:
-        return True
-    if own.fleet is not None or own.key_source_config.stores:
-        return False
-    try:
-        BoundSource(own.key_source_config.find(environ), own.audience).read()
-    except (KeyUnusable, NoKeyGiven):
-        return False
-    return True
-
-
 def _variables_of_key_source(config: EnvironmentConfig) -> tuple[str, ...]:
     """Returns the variables with which a process could read the key from the same store."""
-    # Imported here: the reader of the settings needs only `is_certain_to_start`.
-    from nanonets_proxy.keys.vault import VaultKey
-
     is_vault = any(isinstance(store, VaultKey) for store in config.key_source_config.stores)
     return (TOKEN_VARIABLE,) if is_vault else ()
