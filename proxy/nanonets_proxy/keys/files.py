@@ -30,7 +30,7 @@ def os_fault(error: OSError) -> str:
             return f"cannot be read: {(error.strerror or 'unknown fault').lower()}"
 
 
-def open_without_waiting(path: str, flags: int) -> int:
+def _open_without_waiting(path: str, flags: int) -> int:
     """Opens a file, for `open`. Without O_NONBLOCK the opening of a FIFO waits for its writer."""
     return os.open(path, flags | os.O_NONBLOCK)
 
@@ -42,7 +42,7 @@ def read_small_file(path: Path) -> str:
         FileUnreadable: the file is missing, not regular or too large, or the system denies access.
     """
     try:
-        with open(path, "rb", opener=open_without_waiting) as file:
+        with open(path, "rb", opener=_open_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise FileUnreadable("is not a regular file")
             content = file.read(MAX_FILE_BYTES + 1)

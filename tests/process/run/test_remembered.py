@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from nanonets_proxy.keys.files import MAX_FILE_BYTES
 from nanonets_proxy.process.run import quick, remembered
 from nanonets_proxy.process.run.remembered import digest_of, is_remembered, remember
 
@@ -89,15 +90,12 @@ def test_settings_have_no_digest_if_the_settings_file_cannot_be_read(environ: di
     assert digest_of(FLAGS, environ) == without is not None
 
 
-def test_settings_have_another_digest_once_the_code_of_the_settings_changes(
-    environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_settings_have_another_digest_in_another_version(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (module := tmp_path / "settings/model/groups.py").parent.mkdir(parents=True)
-    module.touch()
-    monkeypatch.setattr(remembered, "_PROGRAM", tmp_path)
     digest = digest_of(FLAGS, environ)
     assert digest == digest_of(FLAGS, environ) is not None
-    os.utime(module, (1, 1))
+    monkeypatch.setattr(remembered, "__version__", "9")
     assert digest_of(FLAGS, environ) not in (digest, None)
 
 
@@ -107,13 +105,35 @@ def test_a_file_that_a_flag_names_is_left_to_the_settings_code(flags: list[str],
     assert not quick.is_surely_valid(flags, environ)
 
 
-def test_only_the_latest_settings_are_remembered_and_only_for_their_user(environ: dict[str, str]) -> None:
-    digests = [f"{number:064x}" for number in range(33)]
-    for digest in [*digests, digests[-1]]:
+def test_settings_are_remembered_once_and_only_for_their_user(environ: dict[str, str]) -> None:
+    for digest in ("a", "b", "a"):
         remember(digest, environ)
-    assert [is_remembered(digest, environ) for digest in digests] == [False] + [True] * 32
+    assert _file(environ).read_text() == "a\nb\n"
     assert (_file(environ).stat().st_mode & 0o777, _file(environ).parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert [file.name for file in _file(environ).parent.iterdir()] == ["valid-settings"]
+
+
+def test_a_full_file_begins_anew(environ: dict[str, str]) -> None:
+    digests = [f"{number:064x}" for number in range(MAX_FILE_BYTES // 65)]
+    for digest in digests:
+        remember(digest, environ)
+    assert is_remembered(digests[0], environ)
+    assert is_remembered(digests[-1], environ)
+    remember("f" * 64, environ)
+    assert is_remembered("f" * 64, environ)
+    assert not is_remembered(digests[0], environ)
+    assert _file(environ).stat().st_size == 65
+
+
+def test_a_link_in_the_place_of_the_file_is_neither_read_nor_written(
+    environ: dict[str, str], tmp_path: Path
+) -> None:
+    (other := tmp_path / "other").write_text("a\n")
+    _file(environ).parent.mkdir(parents=True)
+    _file(environ).symlink_to(other)
+    remember("b", environ)
+    assert other.read_text() == "a\n"
+    assert not is_remembered("a", environ)
 
 
 def test_a_file_that_others_may_write_counts_for_nothing(
@@ -128,7 +148,7 @@ def test_a_file_that_others_may_write_counts_for_nothing(
     monkeypatch.setattr(os, "geteuid", lambda: uid + 1)
     assert not is_remembered("a", environ)
     remember("b", environ)
-    assert _file(environ).read_text() == "a", "the folder belongs to another user"
+    assert _file(environ).read_text() == "a\n", "the folder belongs to another user"
 
 
 def test_a_file_of_digests_that_is_none_is_neither_waited_for_nor_read(environ: dict[str, str]) -> None:
