@@ -67,6 +67,32 @@ async def test_an_ordinary_hour_raises_no_alarm(scene: Scene) -> None:
     assert await scene.judge() == {}
 
 
+async def test_each_alarm_of_a_kind_is_shown_and_the_latest_ones_if_there_are_many(scene: Scene) -> None:
+    callers = [f"new-{number}" for number in range(7)]
+    for caller in callers[:2]:
+        scene.add(NOW_H, 1, caller)
+    await scene.judge()
+    assert {alert["subject"] for alert in scene.alerts.to_json()} == set(callers[:2])
+    for caller in callers[2:]:
+        scene.add(NOW_H, 1, caller)
+    await scene.judge()
+    assert len(scene.alerts.to_json()) == 5
+    assert len(scene.alarms._reported) == 7
+    await scene.judge(NOW_S + 3600)
+    assert scene.alarms._reported == {}, "names of earlier hours take no memory"
+
+
+async def test_the_first_training_is_an_alarm_also_after_a_first_delete_in_the_same_hour(scene: Scene) -> None:
+    scene.add(NOW_H, 1, method="DELETE", route="/api/v4/workflows/{workflow}")
+    await scene.judge()
+    scene.add(NOW_H, 1, method="POST", route="/api/v2/OCR/Model/{model}/Train")
+    await scene.judge(NOW_S + 300)
+    assert {alert["sentence"] for alert in scene.alerts.to_json()} == {
+        "The caller billing has sent its first DELETE to /api/v4/workflows/{workflow}.",
+        "The caller billing has sent its first POST to /api/v2/OCR/Model/{model}/Train.",
+    }
+
+
 async def test_an_hour_far_above_the_past_is_an_alarm_once(scene: Scene) -> None:
     scene.add(NOW_H, 650)
     past = "; the highest hour of the last 35 days had 200."
@@ -149,8 +175,9 @@ async def test_new_callers_first_deletions_and_trainings_are_alarms(scene: Scene
     ] == "The caller billing has sent its first DELETE to " + LIST + "/{workflow}."
     scene.add(NOW_H + 1, 1, method="POST", route="/api/v2/OCR/Model/{model}/Train")
     scene.add(NOW_H + 1, 1, method="DELETE", route="/api/v2/OCR/Model/{model}")
-    found = await scene.judge(NOW_S + 3600)
-    assert found["first_call"] == "The caller billing has sent its first POST to /api/v2/OCR/Model/{model}/Train."
+    await scene.judge(NOW_S + 3600)
+    newest = next(alert for alert in scene.alerts.to_json() if alert["alarm"] == "first_call")
+    assert newest["sentence"] == "The caller billing has sent its first POST to /api/v2/OCR/Model/{model}/Train."
 
 
 async def test_the_last_minutes_of_an_hour_are_judged_after_it(scene: Scene) -> None:

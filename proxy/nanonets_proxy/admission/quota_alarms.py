@@ -56,6 +56,7 @@ def quota_alarms(
             alerts.report(
                 "quota_used_up",
                 _ADVICE_SHORT_HINT if is_short else _ADVICE_USED_UP,
+                about=news.scope,
                 log_always=True,
                 scope=news.scope,
                 retry_after_s=news.retry_after_s,
@@ -67,6 +68,7 @@ def quota_alarms(
             "quota_alarm",
             _ADVICE[news.finding.change],
             kind=alarm,
+            about=news.scope,
             log_always=True,
             alarm=alarm,
             scope=news.scope,

@@ -15,7 +15,7 @@ from nanonets_proxy.telemetry.alerts import Alerts
 
 _INTERVAL_S: Final = 300.0
 _ADVICE: Final = {
-    "new_caller": "if nobody knows this caller, reject it by allow_from or tokens",
+    "new_caller": "if nobody knows this caller, reject it by allow_from or caller_tokens",
     "first_call": "if it is not meant to, deny it by policy",
     "rejections": "check the key, and the permissions that it has at Nanonets",
     "budget": "raise its daily_budget, or have it send less",
@@ -37,7 +37,7 @@ class UsageAlarms:
     def __init__(self, path: Path, environments: Mapping[str, Watched]) -> None:
         self._path = path
         self._environments = environments
-        self._reported: dict[tuple[str, str, str], int] = {}
+        self._reported: dict[tuple[str, ...], int] = {}
         self._judged_hour: int | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -63,11 +63,14 @@ class UsageAlarms:
             await self._judge(hour * HOUR_S - 1.0)
         self._judged_hour = hour
         await self._judge(now_s)
+        # Callers may choose their names, so those of earlier hours must not stay.
+        oldest = {"budget": int(now_s) // DAY_S}
+        self._reported = {key: at for key, at in self._reported.items() if at >= oldest.get(key[1], hour)}
 
     async def _judge(self, now_s: float) -> None:
         for name, alarm in await in_daemon_thread(lambda: self._read(now_s)):
             period = int(now_s) // (DAY_S if alarm.kind == "budget" else HOUR_S)
-            key = (name, alarm.kind, alarm.subject)
+            key = (name, alarm.kind, alarm.subject, alarm.method)
             if self._reported.get(key) != period:
                 self._reported[key] = period
                 self._report(self._environments[name].alerts, alarm)
@@ -95,6 +98,7 @@ class UsageAlarms:
             "usage_alarm",
             advice,
             kind=alarm.kind,
+            about=f"{alarm.subject} {alarm.method}",
             log_always=True,
             alarm=alarm.kind,
             subject=alarm.subject,

@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, Counter
 
 _LOG_INTERVAL_S: Final = 60.0
 _SHOWN_S: Final = 600.0
+_MOST_SHOWN: Final = 5
+"""The alerts of one event and kind that are shown, if each is about something else."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Alerts:
     ) -> None:
         self._log = structlog.get_logger(**(log_fields or {}))
         self._clock = clock
-        self._alerts: dict[tuple[str, str], _Known] = {}
+        self._alerts: dict[tuple[str, str, str], _Known] = {}
         self._subscriber: Callable[[Alert], None] | None = None
         self._total = Counter(
             "nanonets_proxy_alerts",
@@ -64,21 +66,24 @@ class Alerts:
         advice: str,
         *,
         kind: str = "",
+        about: str = "",
         lasting: bool = False,
         log_always: bool = False,
         **fields: Any,
     ) -> None:
         """Counts a fault, and logs it unless the same was logged within the last minute.
 
-        `event` and `kind` come from a small set, and together name the fault. `advice` is a sentence for the
-        operator. `/readyz` shows a `lasting` fault until `end`, any other for ten minutes. `log_always`
-        is for a fault that cannot be frequent.
+        `event` and `kind` come from a small set, and together name the fault. The latest alerts that are `about`
+        different callers or scopes are shown beside each other. `advice` is a sentence for the operator. `/readyz`
+        shows a `lasting` fault until `end`, any other for ten minutes. `log_always` is for a fault that cannot be
+        frequent.
         """
         now_s = self._clock()
         self._total.labels(event, kind).inc()
-        alert = self._alerts.get((event, kind))
+        alert = self._alerts.get((event, kind, about))
         if alert is None:
-            alert = self._alerts[event, kind] = _Known(fields, advice, now_s - _LOG_INTERVAL_S)
+            self._make_room(event, kind)
+            alert = self._alerts[event, kind, about] = _Known(fields, advice, now_s - _LOG_INTERVAL_S)
         alert.fields, alert.advice, alert.at_s, alert.is_lasting = fields, advice, now_s, lasting
         alert.total += 1
         alert.unlogged += 1
@@ -88,16 +93,21 @@ class Alerts:
                 self._subscriber(Alert(event, kind, fields, advice, alert.unlogged))
             alert.logged_at_s, alert.unlogged = now_s, 0
 
+    def _make_room(self, event: str, kind: str) -> None:
+        same = [key for key in self._alerts if key[:2] == (event, kind)]
+        if len(same) >= _MOST_SHOWN:
+            del self._alerts[min(same, key=lambda key: self._alerts[key].at_s)]
+
     def end(self, event: str, kind: str | None = None) -> None:
         """Notes that a fault is over, of one kind or of all kinds (None): it is no longer shown."""
-        for (known, known_kind), alert in self._alerts.items():
+        for (known, known_kind, _), alert in self._alerts.items():
             if known == event and kind in (None, known_kind):
                 alert.is_lasting, alert.at_s = False, -_SHOWN_S
 
     def subscribe(self, subscriber: Callable[[Alert], None]) -> None:
         """Passes each alert on to `subscriber` as it is logged, and first those that are already known."""
         self._subscriber = subscriber
-        for (event, kind), known in self._alerts.items():
+        for (event, kind, _), known in self._alerts.items():
             subscriber(Alert(event, kind, known.fields, known.advice, known.total))
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -105,7 +115,7 @@ class Alerts:
         now_s = self._clock()
         shown = [
             (alert.at_s, {"event": event, **alert.fields, "times": alert.total, "advice": alert.advice})
-            for (event, _), alert in self._alerts.items()
+            for (event, _, _), alert in self._alerts.items()
             if alert.is_lasting or now_s - alert.at_s < _SHOWN_S
         ]
         shown.sort(key=lambda pair: pair[0], reverse=True)

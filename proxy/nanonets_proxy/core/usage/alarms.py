@@ -33,6 +33,8 @@ class Alarm:
     kind: str
     subject: str
     sentence: str
+    method: str = ""
+    """Of a first call: a caller's first DELETE is no reason to miss its first training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +100,7 @@ def alarms_of(facts: UsageFacts) -> Iterator[Alarm]:
             yield Alarm("new_caller", caller, f"The caller {caller} has sent its first request.")
         for call in facts.first_calls:
             sentence = f"The caller {call.caller} has sent its first {call.method} to {call.route}."
-            yield Alarm("first_call", call.caller, sentence)
+            yield Alarm("first_call", call.caller, sentence, call.method)
         for volume in facts.volumes:
             yield from _volume_alarms(volume)
         if facts.rejections >= max(_MIN_REJECTIONS, _FAR_MORE_REJECTIONS * facts.peak_rejections):
