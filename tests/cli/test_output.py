@@ -1,6 +1,7 @@
 """What commands write to standard output."""
 
 import io
+import os
 import sys
 
 import pytest
@@ -15,3 +16,8 @@ def test_text_that_the_encoding_of_standard_output_lacks_is_escaped(monkeypatch:
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(data, encoding))
         output.write("ü 山 \udcff")
         assert data.getvalue() == written
+
+
+def test_a_server_with_all_standard_files_needs_no_null_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "devnull", "/no/such/file")  # as in a root directory without /dev
+    output.open_standard_files()

@@ -71,6 +71,33 @@ def test_a_key_in_the_environment_and_in_a_file_is_an_error() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "key", ["0f3a9c52-7be1-11ef-a1c3-0242ac120002", "sk-0123456789abcdef0123", "ey1.ey2.0123456789abcdef0123"]
+)
+def test_a_key_that_was_given_as_the_path_of_its_file_is_not_shown(key: str) -> None:
+    with pytest.raises(KeyUnusable, match="may be the key itself") as unreadable:
+        FileKey(Path(key)).read()
+    with pytest.raises(KeyUnusable, match="competes with the key file") as competing:
+        find_key_source({"NANONETS_API_KEY": "s3cret"}, api_key_file=Path(key), dirs=[])
+    assert key not in f"{unreadable.value} {competing.value} {FileKey(Path(key)).name}"
+
+
+@pytest.mark.parametrize(
+    "path", ["nanonets_api_key", "/run/secrets/0123456789abcdef0123456789", "keys-of-2026-11-30.txt"]
+)
+def test_a_path_of_a_missing_file_is_shown(path: str) -> None:
+    with pytest.raises(KeyUnusable, match=f"file:{path} is unavailable: the file does not exist$"):
+        FileKey(Path(path)).read()
+
+
+def test_the_name_of_an_existing_file_is_shown_although_it_looks_like_a_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = _key_file(tmp_path, "s3cret", "nanonets-key-of-2026-11-30").name
+    assert FileKey(Path(name)).read()[0].key.name == f"file:{name}"
+
+
 def test_an_empty_variable_is_an_error() -> None:
     with pytest.raises(KeyUnusable, match=r"^the API key of env:NANONETS_API_KEY is empty$"):
         find_key_source({"NANONETS_API_KEY": ""}, api_key_file=None, dirs=[])

@@ -54,9 +54,11 @@ def open_standard_files() -> None:
     For servers. Otherwise their log would fail, and a listener or a pipe could get such a number, which later gets
     another file. A program that this process executes finds closed what was closed.
     """
-    while (file := os.open(os.devnull, os.O_RDWR)) <= _LAST_STANDARD_FILE:  # not inheritable (PEP 446)
-        pass
-    os.close(file)
+    for number in range(_LAST_STANDARD_FILE + 1):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number, and is not inheritable (PEP 446)
     # Python has no such stream if the descriptor was closed at start.
     if sys.stdout is None:
         sys.stdout = open(_STDOUT, "w", closefd=False)  # noqa: SIM115 - for the life of the process

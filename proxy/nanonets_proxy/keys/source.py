@@ -1,5 +1,6 @@
 """Finds the source of the API key, and reads keys from environment variables and files."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.keys.audience import Audience
+from nanonets_proxy.core.keys.key_mistakes import may_be_key
 from nanonets_proxy.core.keys.key_records import FoundKey
 from nanonets_proxy.keys.files import FileUnreadable, read_small_file
 
@@ -100,7 +102,15 @@ class FileKey:
 
     @property
     def name(self) -> str:
-        return f"file:{self.path}"
+        return f"file:{self.shown_path}"
+
+    @property
+    def shown_path(self) -> str:
+        """The path for messages. A key is sometimes given in its place."""
+        return "(not shown)" if self._has_key_as_path() else str(self.path)
+
+    def _has_key_as_path(self) -> bool:
+        return may_be_key(str(self.path)) and not os.path.lexists(self.path)
 
     def read(self) -> tuple[FoundKey, ...]:
         """Reads the file. The key counts as created when the file was last modified.
@@ -111,7 +121,8 @@ class FileKey:
             text = read_small_file(self.path)
             since_s = self.path.stat().st_mtime
         except FileUnreadable as error:
-            raise KeyUnusable(self.name, f"is unavailable: the file {error}") from None
+            hint = "; its name may be the key itself" if self._has_key_as_path() else ""
+            raise KeyUnusable(self.name, f"is unavailable: the file {error}{hint}") from None
         except OSError:
             since_s = time.time()  # the file was removed after it was read
         return (FoundKey(ApiKey.parse(text, self.name), since_s),)
@@ -193,10 +204,8 @@ def find_key_source(
     sources: list[KeySource] = [*stores] if api_key_file is None else [FileKey(api_key_file), *stores]
     if (text := environ.get(variable)) is not None:
         if api_key_file is not None:
-            raise KeyUnusable(
-                f"env:{variable}",
-                f"competes with the key file {api_key_file} ({KEY_FILE_VARIABLE}, api_key_file): keep one",
-            )
+            shown = f"{FileKey(api_key_file).shown_path} ({KEY_FILE_VARIABLE}, api_key_file)"
+            raise KeyUnusable(f"env:{variable}", f"competes with the key file {shown}: keep one")
         sources.insert(0, EnvironmentKey(ApiKey.parse(text, f"env:{variable}")))
     if len(sources) > 1:
         raise KeyUnusable(sources[0].name, f"competes with {sources[1].name}: keep one")

@@ -8,6 +8,7 @@ from base64 import b64decode
 from typing import Final
 
 MAX_KEY_CHARS: Final = 4096
+_USUAL_KEY_CHARS: Final = 20
 
 _EMPTY_VALUES: Final = frozenset({"none", "null", "nil", "undefined", "nan", "true", "false", "n/a"})
 _ASSIGNMENT: Final = r"(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*=[^=]"
@@ -58,6 +59,12 @@ def mistake_of(key: str) -> str | None:
     if _is_encoded(key):
         return "looks like the Base64 form of a key, as in an Authorization field: give the key itself"
     return None
+
+
+def may_be_key(path: str) -> bool:
+    """Returns whether a text that was given as the path of a file may be a key instead."""
+    is_long = len(path.rpartition(".")[2]) >= _USUAL_KEY_CHARS  # an extension is shorter
+    return is_long and "/" not in path and any(map(str.isdigit, path))
 
 
 def _is_encoded(key: str) -> bool:
