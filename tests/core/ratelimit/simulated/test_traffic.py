@@ -1,5 +1,7 @@
 """Usual traffic that meets an unknown limit: nobody waits much longer than the limit demands."""
 
+from statistics import fmean
+
 import pytest
 
 from simulator import limiters, misleading
@@ -86,11 +88,10 @@ def test_a_hint_that_is_always_two_seconds_does_not_slow_a_sliding_window_of_a_m
     assert excess(limit, misleading.loads(limit)["0.9 of the limit"], always(2), seed)[0] <= 4.0
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_a_least_interval_between_requests_is_found_without_hints(seed: int) -> None:
-    """As 3 in 0.99 s, it took minutes to find 1 in 0.2 s: up to 38 times the oracle's wait."""
+def test_a_least_interval_between_requests_is_found_without_hints() -> None:
+    """As 3 in 0.99 s, it took minutes to find 1 in 0.2 s: 10 times the oracle's wait in the mean."""
     limit = BY_NAME["GCRA 5/s"]
-    assert excess(limit, loads(limit)["0.9 of the limit"], none, seed)[0] <= 4.0
+    assert fmean(excess(limit, loads(limit)["0.9 of the limit"], none, seed)[0] for seed in (1, 2, 3, 4)) <= 3.0
 
 
 @pytest.mark.parametrize("seed", [2, 10])

@@ -233,10 +233,7 @@ class LimitEstimate:
         self.quota_varies = False
         self.set_window(count, period_s)
         first_s = now if closure.closed_s <= CHEAP_S else now + FIRST_PROBE_AFTER * period_s
-        is_burst = closure.refused >= SMALL_COUNT
-        is_cheap = closure.hinted and closure.closed_s <= CHEAP_S
-        searching = count < SMALL_COUNT and (is_burst or is_cheap)
-        self.window_probes = ProbeSchedule(self.window, first_s, searching=searching)
+        self.window_probes = ProbeSchedule(self.window, first_s, searching=count < SMALL_COUNT)
         self.proven = self.reserve = self.min_period_s = 0.0
 
     def learn_fit(self, fit: tuple[float, float] | None, closure: Closure, now: float) -> bool:
