@@ -214,3 +214,19 @@ async def test_a_key_file_that_failed_for_a_moment_is_read_again_although_it_did
         readings = store.readings
         await asyncio.sleep(0.1)
         assert store.readings == readings
+
+
+async def test_the_alert_about_a_rejected_key_says_what_callers_get_and_ends_with_a_good_key() -> None:
+    store = Store(["old"])
+    async with (
+        ScriptedUpstream(responding(REJECTED, OK)) as upstream,
+        running_proxy(upstream.origin, store, key_gap="5s") as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert (await caller.get(b"/x")).status == 401
+        (alert,) = [alert for alert in proxy.proxy.alerts.to_json() if alert["event"] == "key_unusable"]
+        assert alert["sentence"].endswith(": callers get its 401."), "a key that never worked makes nobody wait"
+        store.keys = ["good"]
+        await proxy.proxy.reload()
+        assert (await caller.get(b"/x")).status == 200
+        assert "key_unusable" not in alerts(proxy)

@@ -1,6 +1,6 @@
 """Reports the keyring's events in the log and the metrics, and unusable keys as alerts too."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, Final
 
 from nanonets_proxy.core.http.target import loggable_target
@@ -23,6 +23,7 @@ _BRING_A_KEY: Final = (
     "put a valid key there: a changed file is read within a second; for any other source, run nanonets-proxy reload"
 )
 _HARMLESS: Final = (KeyEventKind.ACTIVATED, KeyEventKind.CANDIDATE_FOUND, KeyEventKind.REQUEST_REJECTED)
+_GAP: Final = (KeyEventKind.HOLD_STARTED, KeyEventKind.HOLD_ENDED)
 _UNUSABLE: Final = (*_REJECTED_STATES, KeyEventKind.HOLD_STARTED, KeyEventKind.HOLD_ENDED)
 
 
@@ -34,9 +35,13 @@ class KeyEventReporter:
         self._alerts = alerts
         self._metrics = metrics
         self._was_key_accepted = False
+        self._is_gap = False
 
-    def report(self, events: Iterable[KeyEvent], state: KeyringState) -> None:
+    def report(self, events: Sequence[KeyEvent], state: KeyringState) -> None:
         """Reports the events; `state` is the keyring's state after them."""
+        for event in events:
+            if event.kind in _GAP:
+                self._is_gap = event.kind is KeyEventKind.HOLD_STARTED
         for event in events:
             self._count(event, state)
             self._write(event, state)
@@ -60,8 +65,13 @@ class KeyEventReporter:
     def _alert(self, event: KeyEvent, state: KeyringState) -> None:
         kind, source = event.kind, event.record.key.name
         outcome = _outcome(event, state) if kind is KeyEventKind.HOLD_ENDED else state.value
+        if outcome == KeyringState.SERVING.value and kind in (KeyEventKind.ACTIVATED, KeyEventKind.HOLD_ENDED):
+            self._alerts.end("key_unusable", "rejected")
+        if kind is KeyEventKind.ACTIVATED:
+            self._alerts.end("key_unusable", "candidate")
         if kind in _UNUSABLE and outcome != KeyringState.SERVING.value:
-            waits = outcome == KeyringState.HOLDING.value
+            # With a wrong key from the start, requests wait for one reading only.
+            waits = self._is_gap and outcome == KeyringState.HOLDING.value
             effect = "requests wait for a new one" if waits else "callers get its 401"
             text = f"Nanonets rejects every known API key (401), at last that of {source}: {effect}."
             self._alerts.report("key_unusable", _BRING_A_KEY, kind="rejected", sentence=text)
