@@ -233,3 +233,24 @@ def test_a_leader_forgets_a_dead_replica_with_its_first_message_to_it() -> None:
         await scene.stop()
 
     run_virtually(main())
+
+
+def test_a_replica_that_campaigns_in_vain_keeps_what_it_has_learned() -> None:
+    """It takes the lease of a slow Redis again and again, and never leads."""
+
+    async def main() -> None:
+        scene = FleetScene(1, FixedWindow(40, 4.0))
+        scene.redis.delay_s = 0.045
+        await scene.start()
+        scene.callers(0, 24)
+        replica = scene.replicas[0]
+        await asyncio.sleep(5.0)
+        gate, changes = replica.gate(), len(scene.changes)
+        await asyncio.sleep(20.0)
+        assert len(scene.changes) > changes + 20
+        assert replica.gate() is gate
+        (scope,) = gate.scopes
+        assert (scope.limit.estimate.window.count, scope.limit.estimate.window.period_s) == (40, 4.0)
+        await scene.stop()
+
+    run_virtually(main())

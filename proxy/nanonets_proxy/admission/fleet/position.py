@@ -86,11 +86,14 @@ class Position:
             if self.own.others and reason != self._reason:
                 self._changed(reason)
             return
-        if self.lead is not None:
-            self.own.others = self.lead.others
+        # A replica that collects decides alone already, and a new gate would not know what this one has learned.
+        decides_alone = self.state is State.COLLECTING and self.room.is_at(self.own.home)
+        if self.lead is not None and self.lead.others != self.own.others:
+            self.own.others, decides_alone = self.lead.others, False
         self._leave_lead()
         self.state = State.ALONE
-        self.own.decide_alone(is_remote=self.remote is not None)
+        if not decides_alone:
+            self.own.decide_alone(is_remote=self.remote is not None)
         self.remote = None
         self.rush_beat()
         self._changed(reason)

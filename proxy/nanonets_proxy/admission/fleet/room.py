@@ -99,6 +99,10 @@ class FleetRoom:
                 if claim.error is not None:
                     self._forget_waiting(claim)
 
+    def is_at(self, home: Home) -> bool:
+        """Returns whether this home decides on the claims."""
+        return self._home is home
+
     def told(self, epoch: int) -> None:
         """Notes that the leader of this epoch knows the log, and the claims that have a permit."""
         self.log.told(epoch)
