@@ -53,7 +53,7 @@ class SandboxSettings(ProgramSettings):
     hint: Annotated[HintStyle, OneOf(tuple(HintStyle), HintStyle), Metavar("PLACE")] = Field(
         HintStyle.BODY, description="Where a 429 says when to try again: body, header, both or none."
     )
-    latency: Delay = Field(0.0, description="Delay added to every response.")
+    latency: Delay = Field(0.0, description="Delay added to every response, except for 401s and 429s.")
     failure_rate: Share = Field(0.0, description="Share of requests that fail with 503, from 0 to 1.")
     faults: Annotated[tuple[str, ...], ListOf(check_fault), NoDecode, Metavar("FAULT")] = Field(
         (),
