@@ -29,14 +29,8 @@ class GatePolicy:
     initial_unconfirmed: int = 64
     """How many unconfirmed requests a cold start may have: fewer than any documented paid plan allows."""
     backoff_first_s: float = 1.0
-    backoff_max_s: float = 60.0  # the vendor advises 30, 60, 120 s, but a probe is only one request
-    backoff_jitter: float = 0.25
-    """Up to this share is added to each backoff, so that proxies on one account do not probe together."""
-    acceptance_timeout_min_s: float = 0.05
     acceptance_timeout_first_s: float = 0.045
     """The acceptance timeout until a first 429 shows how long a 429 takes."""
-    acceptance_timeout_max_s: float = 30.0
-
     is_share: bool = False
     """Whether the limits are one replica's share. The gate then rejects no request because of its forecast, since a
     leader may grant it soon, and takes hints literally, since other replicas would try early too."""

@@ -20,11 +20,13 @@ from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import SMALL
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 
+_MAX_S = 60.0  # the vendor advises 30, 60, 120 s, but a probe is only one request
+_JITTER = 0.25  # up to this share is added, so that proxies on one account do not probe together
 _RESTARTED = 2  # recovery probes refused in a row after a limit probe
 
 
 class Backoff:
-    """The bound of the next closure: it doubles from `backoff_first_s` up to `backoff_max_s`."""
+    """The bound of the next closure: it doubles from `backoff_first_s` on."""
 
     __slots__ = ("_bound_s", "_jitter", "_of_burst", "_policy", "_proven", "_refused_probes")
 
@@ -41,13 +43,13 @@ class Backoff:
         length_s = self._bound_s
         if length_s == self._policy.backoff_first_s and estimate.known:
             length_s = min(length_s, estimate.window.period_s)
-        self._bound_s = min(2 * length_s, self._policy.backoff_max_s)
+        self._bound_s = min(2 * length_s, _MAX_S)
         began_at_s = period_start_s(estimate)
         if began_at_s is not None:
             length_s = min(length_s, length_to_try_s(now - began_at_s, of_burst=self._of_burst))
         if self._proven is not None and self._refused_probes == _RESTARTED:
             length_s = max(length_s, self._proven.period_s)
-        return length_s + self._policy.backoff_jitter * self._jitter() * min(length_s, 1.0)
+        return length_s + _JITTER * self._jitter() * min(length_s, 1.0)
 
     def probe_refused(self) -> None:
         """Notes a refused recovery probe."""

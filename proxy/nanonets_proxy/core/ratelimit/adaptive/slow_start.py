@@ -20,6 +20,7 @@ from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 
 _COLD_GROWTH = 0.5
 _LATER_S = 1.0
+_MIN_TIMEOUT_S, _MAX_TIMEOUT_S = 0.05, 30.0
 
 
 class SlowStart:
@@ -90,9 +91,7 @@ class SlowStart:
         # Rises at once, falls slowly: too long a timeout costs a moment, too short a timeout costs refusals.
         usual_s = self.refusal_delay_s = max(delay_s, 0.8 * self.refusal_delay_s + 0.2 * delay_s)
         if usual_s:
-            policy = self._policy
-            timeout_s = max(2 * usual_s, policy.acceptance_timeout_min_s)
-            self.timeout_s = min(timeout_s, policy.acceptance_timeout_max_s)
+            self.timeout_s = min(max(2 * usual_s, _MIN_TIMEOUT_S), _MAX_TIMEOUT_S)
 
     def accept_by_timeout(self, now: float) -> list[int]:
         """Accepts the requests whose timeout is over. Returns their serial numbers."""
