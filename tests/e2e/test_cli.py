@@ -1,6 +1,7 @@
 """The command line of the real process: its output and its exit codes."""
 
 import http.server
+import importlib.util
 import json
 import os
 import re
@@ -351,6 +352,18 @@ def test_check_says_where_it_tried_to_connect_and_which_variable_has_no_effect(r
     assert "HTTPS_PROXY is set" in lines[3]
     assert "tried nanonets.invalid:443" in lines[3]
     assert "s3cret" not in done.stdout + done.stderr
+
+
+def test_check_tests_the_server_of_a_fleet_as_the_start_does(run) -> None:
+    """The client of Redis may be missing here, and at this address no server is."""
+    arguments = ("--coordination", "redis://127.0.0.1:1/0", "--coordination-required")
+    done = run("check", *arguments, env={"NANONETS_API_KEY": "k"})
+    assert done.returncode == FAILED
+    (line,) = [line for line in done.stdout.splitlines() if "coordination" in line]
+    has_client = importlib.util.find_spec("redis") is not None
+    reason = "127.0.0.1:1 cannot be reached" if has_client else "install the extra nanonets-proxy[redis]"
+    assert line.startswith("fail  coordination")
+    assert reason in line
 
 
 @pytest.mark.parametrize("name", ["missing/state.json", ""])

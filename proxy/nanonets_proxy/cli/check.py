@@ -1,5 +1,6 @@
 """The command `check`: tests settings, key and upstream, and reports the result of each test."""
 
+import asyncio
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from nanonets_proxy.keys.files import can_be_read_by_others, os_fault
 from nanonets_proxy.keys.source import FileKey, NoKeyGiven
 from nanonets_proxy.server.open_files import most_connections, open_files_limit
 from nanonets_proxy.settings import LoadedSettings, Settings, SettingsError
-from nanonets_proxy.settings.configure import ignored_proxy_variable
+from nanonets_proxy.settings.configure import fleet_policy, ignored_proxy_variable
 from nanonets_proxy.settings.key_source import key_source_config
 from nanonets_proxy.settings.presets import is_default
 
@@ -55,6 +56,7 @@ def check_environments(loaded: LoadedSettings[Settings], environ: Mapping[str, s
             *_check_spool(own.settings),
             *_check_jobs(own.settings, str(own.settings.upstream)),
             *_check_open_files(own.settings, len(loaded.by_name())),
+            *_check_coordination(own.settings, name),
             *_check_environment(own.settings, environ, name, owners),
         ]
         results += [replace(result, name=f"{prefix}{result.name}") for result in own_results]
@@ -123,6 +125,25 @@ def _check_jobs(settings: Settings, upstream: str) -> Iterator[CheckResult]:
     if is_short:
         detail += ": the disk has less room than jobs_total allows"
     yield CheckResult("jobs", ok=True, detail=detail, warning=is_short)
+
+
+def _check_coordination(settings: Settings, name: str) -> Iterator[CheckResult]:
+    """Yields whether the server of the fleet can be used. One that is away is a warning unless it is required."""
+    if (policy := fleet_policy(settings, name)) is None:
+        return
+    # Imported here, so that only a fleet loads its code.
+    from nanonets_proxy.admission.fleet.bus.check import check
+    from nanonets_proxy.admission.fleet.bus.port import CoordinationUnusable
+
+    try:
+        fault = asyncio.run(check(policy))
+    except CoordinationUnusable as error:
+        yield CheckResult("coordination", ok=False, detail=str(error).removeprefix("coordination: "))
+        return
+    detail = f"{policy.address} can be used" if fault is None else f"{fault}; this proxy would begin alone"
+    yield CheckResult(
+        "coordination", ok=fault is None or not policy.required, detail=detail, warning=fault is not None
+    )
 
 
 def _check_open_files(settings: Settings, environments: int) -> Iterator[CheckResult]:

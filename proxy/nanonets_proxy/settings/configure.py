@@ -110,7 +110,7 @@ def environment_config(
         ),
         key_max_age_s=settings.key_max_age,
         key_probe=settings.key_probe,
-        fleet=_fleet_policy(settings, name),
+        fleet=fleet_policy(settings, name),
         jobs=_jobs_policy(settings),
         traces=_traces_policy(settings),
         environments=environments,
@@ -202,7 +202,8 @@ def _gate_policy(settings: Settings) -> GatePolicy:
     )
 
 
-def _fleet_policy(settings: Settings, name: str) -> FleetPolicy | None:
+def fleet_policy(settings: Settings, name: str) -> FleetPolicy | None:
+    """Returns the policy of the fleet of an environment; None if it has none."""
     if settings.coordination is None:
         return None
     account = "\n".join((str(settings.upstream), name, settings.coordination_account))
