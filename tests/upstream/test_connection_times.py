@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
+from mmap import mmap
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ class Scene:
 
     def __init__(self, *, idle_timeout_s: float = 60.0) -> None:
         self._loop = asyncio.get_running_loop()
-        self._buffer = bytearray(4096)
+        self._buffer = mmap(-1, 4096)
         self.connection = UpstreamConnection(self._loop, self._buffer, idle_timeout_s=idle_timeout_s)
         transport = SimpleNamespace(write=lambda _: None, abort=lambda: None, is_closing=lambda: False)
         self.connection.connection_made(cast("asyncio.Transport", transport))

@@ -16,6 +16,7 @@ of the response that arrived before the error can still be read.
 
 import asyncio
 import re
+from mmap import mmap
 from typing import TYPE_CHECKING, Final
 
 from nanonets_proxy.core.api.unexpected import SEARCHED_BYTES
@@ -42,7 +43,7 @@ _HEAD, _COMPLETE = ResponseState.HEAD, ResponseState.COMPLETE
 class UpstreamConnection(Exchange):
     """See the module's docstring."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, read_buffer: bytearray, *, idle_timeout_s: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, read_buffer: mmap, *, idle_timeout_s: float) -> None:
         super().__init__(loop, read_buffer, idle_timeout_s=idle_timeout_s)
         self._ended_cleanly = False
         self.idle_since_s = 0.0
@@ -99,16 +100,16 @@ class UpstreamConnection(Exchange):
     def buffer_updated(self, nbytes: int) -> None:
         if self.state is not _BUSY:
             # RFC 9110 §15.5.9: a server may send a 408 on an idle connection before it closes it.
-            if self.state is _IDLE and not _IDLE_TIMEOUT.match(self._read_buffer[:nbytes]):
+            if self.state is _IDLE and not _IDLE_TIMEOUT.match(self._read_memory[:nbytes]):
                 self._notice_surplus()
             self.close()
             return
         response = self._response
         try:
-            response.feed(self._read_bytes[:nbytes] if nbytes <= _COPIED_BYTES else self._read_buffer[:nbytes])
+            response.feed((self._read_memory if nbytes <= _COPIED_BYTES else self._read_view)[:nbytes])
         except ProxyError as error:
             if isinstance(error, UpstreamBadReply) and response.state is _HEAD:
-                error.start = bytes(self._read_buffer[: min(nbytes, SEARCHED_BYTES)])
+                error.start = self._read_memory[: min(nbytes, SEARCHED_BYTES)]
             self.fail(error)
             return
         if response.buffered_bytes > _PAUSE_READING_BYTES:

@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from pathlib import Path
 from typing import Final
 
@@ -85,7 +86,8 @@ class Dialer:
         is_named = is_host_name(policy.origin.host) and not is_loopback(policy.origin.host)
         self._must_be_public = is_named and policy.egress_proxy is None and not policy.may_be_private
         self._tls = make_tls_context(policy.ca_file) if policy.origin.tls else None
-        self._read_buffer = bytearray(_READ_BYTES)
+        # The system gives it a page only when a read first fills that page.
+        self._read_buffer = mmap(-1, _READ_BYTES, MAP_PRIVATE | MAP_ANONYMOUS)
         self._attempts: set[_Attempt] = set()
 
     def dialing(self) -> list[Dialing]:

@@ -8,6 +8,7 @@ import enum
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from mmap import mmap
 
 from nanonets_proxy.aio.time_limit import TimeLimit
 from nanonets_proxy.upstream.body import RequestBody
@@ -53,7 +54,7 @@ class UpstreamRequest:
 class Exchange(UpstreamTransport):
     """`idle_timeout_s` bounds each wait for body bytes, in both directions."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, read_buffer: bytearray, *, idle_timeout_s: float) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, read_buffer: mmap, *, idle_timeout_s: float) -> None:
         super().__init__(loop, read_buffer)
         self._idle_timeout_s = idle_timeout_s
         self._response = ResponseParser(is_head=False)

@@ -4,6 +4,7 @@ import asyncio
 import os
 import select
 import ssl
+from mmap import mmap
 from typing import Final, cast
 
 from nanonets_proxy.core.net.key_pins import public_key_digest
@@ -20,10 +21,10 @@ class UpstreamTransport(asyncio.BufferedProtocol):
     loop reads again. Without such a buffer, asyncio allocates 256 KiB for each read over TLS.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, read_buffer: bytearray) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, read_buffer: mmap) -> None:
         self._loop = loop
-        self._read_bytes = read_buffer
-        self._read_buffer = memoryview(read_buffer)  # asyncio's TLS writes into slices of it
+        self._read_memory = read_buffer
+        self._read_view = memoryview(read_buffer)  # asyncio's TLS writes into slices of it
         self._transport: asyncio.Transport | None = None
         self._poll: select.poll | None = None
         self._is_writing_paused = False
@@ -89,7 +90,7 @@ class UpstreamTransport(asyncio.BufferedProtocol):
         self._transport = cast("asyncio.Transport", transport)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature
-        return self._read_buffer
+        return self._read_view
 
     def pause_writing(self) -> None:
         self._is_writing_paused = True

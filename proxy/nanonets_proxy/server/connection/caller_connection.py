@@ -134,11 +134,11 @@ class CallerConnection(CallerTransport):
         state, request = self._state, None
         if state is _LINGERING:
             return
-        data = self.flow.buffer[:nbytes]
+        flow = self.flow
         if state is _IDLE or state is _HEAD:
-            request = self._next_request(data if nbytes > NARROW_BYTES else data.tobytes())
+            request = self._next_request((flow.view if nbytes > NARROW_BYTES else flow.memory)[:nbytes])
         else:
-            self._reader.receive(data.tobytes())
+            self._reader.receive(flow.memory[:nbytes])
             if state is _SKIPPING and self._reader.body is None:
                 self._stop_timer()
                 request = self._after_body()
@@ -148,7 +148,7 @@ class CallerConnection(CallerTransport):
             else:
                 self._task_handler = self._loop.create_task(self._serve(request))
         if nbytes >= NARROW_BYTES:
-            self.flow.was_read(nbytes, is_waiting=self.request is not None)
+            flow.was_read(nbytes, is_waiting=self.request is not None)
 
     # --- requests ---------------------------------------------------------------------------------
 

@@ -16,15 +16,23 @@ is the other direction: a caller that reads its response slowly.
 
 import asyncio
 import math
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from typing import Any, Final
 
 NARROW_BYTES: Final = 2048  # as large as most heads with their tokens
-_NARROW: Final = memoryview(bytearray(NARROW_BYTES))
 _AHEAD_BYTES: Final = 68 * 1024  # a head and 64 KiB, as clients write them
-_AHEAD: Final = memoryview(bytearray(_AHEAD_BYTES))
-_WIDE: Final = memoryview(bytearray(256 * 1024))
+_WIDE_BYTES: Final = 256 * 1024
 # Of all connections together. Beyond it, a thousand waiting uploads cost two KiB more each.
 MOST_AHEAD_BYTES: Final = 2 * 1024 * 1024
+
+
+def _buffer(length: int) -> tuple[mmap, memoryview]:
+    """Returns a buffer and a view of it. The system gives it a page only when a read first fills that page."""
+    memory = mmap(-1, length, MAP_PRIVATE | MAP_ANONYMOUS)
+    return memory, memoryview(memory)
+
+
+_NARROW, _AHEAD, _WIDE = _buffer(NARROW_BYTES), _buffer(_AHEAD_BYTES), _buffer(_WIDE_BYTES)
 
 
 class ReadAhead:
@@ -44,15 +52,16 @@ class FlowControl:
 
     __slots__ = (
         *("_ahead", "_is_held_back", "_shut", "_tls", "_transport", "_wide"),
-        *("ahead_bytes", "buffer", "has_changed"),
+        *("ahead_bytes", "has_changed", "memory", "view"),
     )
 
     def __init__(self, ahead: ReadAhead) -> None:
         self._ahead = ahead
         self.ahead_bytes = 0
         """The bytes of the shared room that this connection occupies."""
-        self.buffer = _NARROW
-        """The buffer of the latest read. Connections share it, so its bytes are valid during one call only."""
+        self.memory, self.view = _NARROW
+        """The buffer of the latest read, for copies and for views of its bytes. Connections share it, so its bytes
+        are valid during one call only."""
         self._transport: asyncio.Transport | None = None
         self._tls: Any = None  # the transport, if it decrypts
         self._wide = False
@@ -105,10 +114,11 @@ class FlowControl:
     def next_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's signature of `get_buffer`
         """Returns the buffer for the next read."""
         if self._wide:
-            self.buffer = _WIDE
+            self.memory, view = _WIDE
         else:
-            self.buffer = _AHEAD if self._ahead.free_bytes >= _AHEAD_BYTES else _NARROW
-        return self.buffer
+            self.memory, view = _AHEAD if self._ahead.free_bytes >= _AHEAD_BYTES else _NARROW
+        self.view = view
+        return view
 
     def was_read(self, nbytes: int, *, is_waiting: bool) -> None:
         """Accounts for a read. `is_waiting`: a request has begun, and its body is not needed yet."""
@@ -116,7 +126,7 @@ class FlowControl:
             self._ahead.free_bytes -= nbytes
             self.ahead_bytes += nbytes
             self.has_changed = True
-            if nbytes == len(self.buffer):
+            if nbytes == len(self.memory):
                 self.shut()
 
     def hold_back(self) -> None:
