@@ -68,7 +68,7 @@ NO_HEAD.is_chunked = NO_HEAD.has_advice = False
 
 
 class RepeatedHead(ResponseHead):
-    """A head that a `HeadShape` has read. Few responses need its values, so they are read when first asked for."""
+    """A head that a `HeadShape` has read. Few responses need its values, so they are read only when asked for."""
 
     __slots__ = ("field_lines",)
 
@@ -77,11 +77,10 @@ class RepeatedHead(ResponseHead):
     body_length: int
     is_chunked = False
 
-    def __getattr__(self, name: str) -> tuple[bytes, ...]:
-        if name != "values":
-            raise AttributeError(name)
-        self.values = values = tuple(line.partition(b": ")[2] for line in self.field_lines.splitlines())
-        return values
+    # Not by `__getattr__`, with which Python looks up each attribute slowly.
+    @property
+    def values(self) -> tuple[bytes, ...]:  # type: ignore[override]  # nothing sets the values of such a head
+        return tuple(line.partition(b": ")[2] for line in self.field_lines.splitlines())
 
 
 class HeadShape:
