@@ -150,7 +150,7 @@ class LimitEstimate:
         if self.hints.are_exact:
             return True
         # With inexact hints, one probe in 16 searches for a shorter period: it goes late, so its hint may reach far
-        # into the next period. Without hints, three in four do, unless the latest one was too late to gain much.
+        # into the next period. Without hints, three in four do, unless one was too late to gain much.
         refusals = self.window_probes.refusals
         if not refusals and self.concurrency.limit < math.inf:
             return True
@@ -196,6 +196,8 @@ class LimitEstimate:
         self.hints.are_exact = False
         self.proven = 0.0
         period_s = self.window_probes.shown_period_s(self.window.period_s, self._probed_period_s)
+        if self.window_probes.gained_little and self.prefers_count_probe:
+            return
         if self.window_probes.searching:
             self.set_window(self.window.count, period_s)  # the accepted probe proves the shorter period
         else:

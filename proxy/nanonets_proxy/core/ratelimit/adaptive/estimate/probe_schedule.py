@@ -19,7 +19,6 @@ _PERIOD_FACTOR = 0.8
 _SEARCH_FACTOR = 0.5
 _MIN_STEP_SIZE = 0.125
 _MAX_STEP_SIZE = 2.0
-_LONG_S = 30.0  # such a period is too long for the refusals that a larger count costs
 _NEAR_REFUSED = 1.05  # times the refused period: from there on, the search takes only the smallest steps
 
 
@@ -69,7 +68,7 @@ class ProbeSchedule:
         """Returns the period that an accepted probe showed. A late probe tests a longer one than planned."""
         planned_s = self.shorter_period_s(period_s)
         shown_s = max(planned_s, probed_s)
-        self.gained_little = period_s < _LONG_S and shown_s > math.sqrt(planned_s * period_s)
+        self.gained_little = shown_s > math.sqrt(planned_s * period_s)
         return shown_s
 
     def period_refused(self, period_s: float) -> None:
