@@ -24,7 +24,13 @@ _KEY_NAMES = frozenset({"api_key", "apikey", "key", "nanonets_api_key"})
 _SERVICE_LINK = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
 # What Python's parser says about `max_wait = 30s` and `log_level = debug`.
-_TOML_UNQUOTED = ("Expected newline or end of document after a statement", "Invalid value")
+_UNQUOTED = '; text needs quotes, as in max_wait = "30s"'
+# What the library's messages leave unsaid.
+_TOML_HINTS = {
+    "Expected newline or end of document after a statement": _UNQUOTED,
+    "Invalid value": _UNQUOTED,
+    "Cannot overwrite a value": "; the name on this line is set twice",
+}
 _TOML_PLACE = re.compile(r" \(at (?:line (?P<line>[0-9]+), column [0-9]+|end of document)\)$")
 
 
@@ -220,7 +226,7 @@ def read_toml(names: Collection[str], path: Path, requested_by: str | None) -> S
         place = _TOML_PLACE.search(fault)
         line = place["line"] if place and place["line"] else content.count("\n") + 1
         fault = _TOML_PLACE.sub("", fault)
-        hint = '; text needs quotes, as in max_wait = "30s"' if fault.startswith(_TOML_UNQUOTED) else ""
+        hint = next((hint for start, hint in _TOML_HINTS.items() if fault.startswith(start)), "")
         return SourceValues(problems=[f"{path}:{line}: {fault}{hint}"])
     result = SourceValues()
     file = TomlPlace(path, content)
