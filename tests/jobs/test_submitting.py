@@ -1,13 +1,16 @@
 """What a caller gets that submits a request as a job, polls it, and fetches its response."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from nanonets_proxy.core.jobs.lifecycle import JobState
 from nanonets_proxy.errors import JobsFull
+from nanonets_proxy.jobs import submission
 from nanonets_proxy.jobs.database import JobDatabase
 from nanonets_proxy.jobs.records import Tally
 from support.eventually import until
@@ -72,6 +75,37 @@ async def test_after_the_preferred_wait_the_caller_gets_a_202(folder: Path) -> N
         assert response.value(b"preference-applied") == b"respond-async, wait=1"
         await (await upstream.next_request()).respond(OK)
         await scene.until(location, "done")
+
+
+async def test_callers_that_wait_for_queued_jobs_look_into_the_store_at_a_bounded_rate(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission, "_LOOK_S", 0.001)
+    monkeypatch.setattr(submission, "_MOST_LOOKS_PER_S", 10.0)
+    async with (
+        ScriptedUpstream() as upstream,
+        job_scene(upstream.origin, folder, pool_size=1, max_waiting_per_caller=2) as scene,
+        scene.proxy.callers(10) as callers,
+    ):
+        for number, caller in enumerate(callers, start=1):
+            await caller.send(request(b"POST", b"/x", b"Prefer: respond-async, wait=600", body=b""))
+            await until(lambda number=number: scene.jobs.watched == number)
+        reads, read = 0, scene.jobs.read
+
+        async def counted(operation: Callable[[JobDatabase], Any]) -> Any:
+            nonlocal reads
+            reads += 1
+            return await read(operation)
+
+        monkeypatch.setattr(scene.jobs, "read", counted)
+        await until(lambda: reads >= 10)
+        reads, began_s = 0, time.monotonic()
+        await until(lambda: reads >= 10)
+        assert time.monotonic() - began_s > 0.5, "each caller looks once a second"
+        for _ in callers:
+            await (await upstream.next_request()).respond(OK)
+        for caller in callers:
+            assert (await caller.response()).status == 200
 
 
 async def test_without_the_setting_the_preference_is_ignored_and_no_path_is_reserved() -> None:

@@ -87,6 +87,10 @@ class Jobs:
     def is_draining(self) -> bool:
         return self.runner.is_draining
 
+    @property
+    def watched(self) -> int:
+        return len(self._watched)
+
     def use(self, services: JobServices) -> None:
         """Applies other settings to the jobs that begin from now on."""
         self.runner.use(services)
