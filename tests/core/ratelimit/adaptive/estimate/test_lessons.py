@@ -204,14 +204,13 @@ def test_a_refused_count_probe_shows_the_length_of_a_period_unless_its_hint_name
     assert (estimate.window.count, estimate.window.period_s) == (8, period_s)
 
 
-def test_a_hint_names_a_period_if_it_is_usual_and_no_hint_was_different() -> None:
+def test_a_hint_names_a_period_if_it_is_usual_and_the_hint_before_it_was_the_same() -> None:
     hints, window = HintHistory(), SlidingWindow()
     assert [hint_s for hint_s in (1.0, 2.0, 5.0, 7.0, 60.0, 59.97) if hints.names_period(hint_s)] == [5.0, 60.0]
     hints.note(closure(GrantKind.PROVEN, 0.0, 60.0), 60.0, window)
     assert hints.names_period(60.0)
     assert not hints.names_period(30.0)
     hints.note(closure(GrantKind.PROVEN, 70.0, 37.0), 107.0, window)
-    hints.note(closure(GrantKind.PROVEN, 120.0, 60.0), 180.0, window)
     assert not hints.names_period(60.0)
 
 

@@ -18,13 +18,12 @@ _NAMES_FROM_S = 5.0  # a shorter hint is too often the rest of a period
 class HintHistory:
     """Compares the hints of successive closures."""
 
-    __slots__ = ("_end_s", "_length_s", "_lengths_differ", "_refuted_s", "are_exact", "latest_s")
+    __slots__ = ("_end_s", "_length_s", "_refuted_s", "are_exact", "latest_s")
 
     def __init__(self) -> None:
         self.are_exact = False
         """Whether the hints name the true end of a period."""
         self._length_s = 0.0  # of the latest hint; 0 if there was none
-        self._lengths_differ = False
         self.latest_s = 0.0
         """The length of the hint of the latest refusal; 0 if it had none."""
         self._refuted_s: float | None = None  # the length of the latest refuted hint
@@ -55,8 +54,8 @@ class HintHistory:
 
         Many upstreams send the same hint each time. The rest of a longer period is seldom as long as a usual one.
         """
-        same = self._length_s in (0.0, hint_s) and not self._lengths_differ
-        return same and hint_s >= _NAMES_FROM_S and is_usual(hint_s)
+        is_same = self._length_s in (0.0, hint_s)
+        return is_same and hint_s >= _NAMES_FROM_S and is_usual(hint_s)
 
     def note(self, closure: Closure, ends_at_s: float, window: SlidingWindow) -> bool:
         """Notes the hint of a closure. Returns whether the closure ends at a known end of a period.
@@ -75,8 +74,6 @@ class HintHistory:
             if periods >= 1 and ((difference > 0.001 and error <= 0.02) or (difference > 0.1 and error <= 0.1)):
                 self.are_exact = True
             at_period_end = self.are_exact and error <= 0.1
-        if self._length_s not in (0.0, closure.closed_s):
-            self._lengths_differ = True
         self._length_s = closure.closed_s
         self._end_s = ends_at_s
         return at_period_end
