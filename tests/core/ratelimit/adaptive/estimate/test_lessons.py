@@ -284,6 +284,25 @@ def test_a_shorter_period_that_no_search_tries_must_hold_for_a_period() -> None:
     assert estimate.before_raise.period_s == 10.0
 
 
+@pytest.mark.parametrize(("probed_at_s", "period_s"), [(8.0, 8.0), (9.9, 10.0)], ids=["in time", "late"])
+def test_after_a_late_period_probe_without_hints_the_next_one_asks_for_a_larger_count(
+    probed_at_s: float, period_s: float
+) -> None:
+    """The refusal of the raised count then shows how many requests the period admits."""
+    estimate = estimate_of(10, 10.0, [number / 2 for number in range(10)])
+    estimate.period_probe_granted(probed_at_s)
+    estimate.shorten_period(probed_at_s + 0.1)
+    assert estimate.window.period_s == period_s
+    assert estimate.prefers_count_probe == (period_s == 10.0)
+    if estimate.prefers_count_probe:
+        estimate.window.add(probed_at_s)
+        estimate.raise_count(probed_at_s + 0.1)
+        assert estimate.window.count == 15
+        learn_from(estimate, backoff(GrantKind.UNPROVEN, 9.95, 1.0), 11.0)
+        assert (estimate.window.count, estimate.window.period_s) == (11, 10.0)
+        assert not estimate.prefers_count_probe
+
+
 def test_after_a_burst_of_which_few_were_accepted_each_accepted_probe_proves_half_the_period() -> None:
     estimate = LimitEstimate()
     estimate.window.add(0.0)

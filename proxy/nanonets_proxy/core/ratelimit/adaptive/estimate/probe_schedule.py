@@ -105,6 +105,7 @@ class ProbeSchedule:
 
         The next period, which begins now, may admit more again.
         """
+        self.gained_little = False
         self.refusals += 1
         self.step_size = max(_MIN_STEP_SIZE, self.step_size / 2)
         self.pause_periods = max(1.0, self.pause_periods / 2)
