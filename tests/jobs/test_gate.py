@@ -134,6 +134,26 @@ async def test_a_job_whose_turn_comes_while_it_is_stored_starts_at_once(
         await scene.until(accepted(await caller.response()), "done")
 
 
+async def test_jobs_that_are_submitted_together_take_no_more_places_than_there_are(folder: Path) -> None:
+    async with (
+        ScriptedUpstream() as upstream,
+        job_scene(upstream.origin, folder, max_waiting_per_caller=2) as scene,
+        scene.proxy.callers(10) as callers,
+    ):
+        writer = scene.jobs.writer
+        with paused_writer(writer) as pause:
+            await until(pause.begun.is_set)
+            for caller in callers:
+                await caller.send(request(b"POST", b"/x", ASYNC))
+            await until(lambda: writer._queue.qsize() >= 10)
+        for caller in callers:
+            accepted(await caller.response())
+        assert len(scene.jobs.runner._running) == 1
+        for _ in callers:
+            await (await upstream.next_request()).respond(OK)
+        await until(lambda: stored(folder) == ["done"] * 10)
+
+
 async def test_a_job_starts_at_once_when_the_job_of_another_lane_frees_the_only_place(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

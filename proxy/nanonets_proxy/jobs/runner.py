@@ -80,18 +80,14 @@ class JobRunner:
         on_fault: Callable[[str], None],
         log_fields: Mapping[str, str],
     ) -> None:
-        self._directory = directory
-        self._writer = writer
-        self._files = files
-        self._window = window
-        self._on_end = on_end
-        self._on_fault = on_fault
-        self._log = structlog.get_logger(**log_fields)
+        self._directory, self._writer, self._files = directory, writer, files
+        self._window, self._log = window, structlog.get_logger(**log_fields)
+        self._on_end, self._on_fault = on_end, on_fault
         self._log_started = event_writer("job_started", **log_fields)
         self._log_ended = event_writer("job_ended", **log_fields)
         self._services: JobServices | None = None
         self._running: dict[str, tuple[asyncio.Task[None], JobExchange]] = {}
-        self._held: Counter[JobLane] = Counter()
+        self._held: Counter[JobLane] = Counter()  # jobs that run, and reserved room
         self._backlog: set[JobLane] = set()  # lanes with queued jobs that nobody has claimed
         self.is_draining = False
         self.wanted = asyncio.Event()
@@ -105,13 +101,16 @@ class JobRunner:
         """Returns whether this process has claimed the job."""
         return job_id in self._running
 
-    def may_claim(self, lane: JobLane) -> bool:
-        """Returns whether a new job of the lane may get a ticket at once: its turn has come, and there is room."""
-        return not self.is_draining and lane not in self._backlog and self._has_room(lane)
+    def reserve(self, lane: JobLane) -> bool:
+        """Takes room for a new job of the lane, if there is some and its turn has come. `release` must follow."""
+        if self.is_draining or lane in self._backlog or not self._has_room(lane):
+            return False
+        self._held[lane] += 1
+        return True
 
     def _has_room(self, lane: JobLane) -> bool:
         lanes = len(self._held) + (lane not in self._held)
-        return self._window.room(self._held.get(lane, 0), len(self._running), lanes) > 0
+        return self._window.room(self._held.get(lane, 0), self._held.total(), lanes) > 0
 
     def note_unclaimed(self, lane: JobLane) -> None:
         """Notes a stored job that waits in the store."""
@@ -124,7 +123,7 @@ class JobRunner:
         self.wanted.clear()
         if self.is_draining:
             return
-        held, total = dict(self._held), len(self._running)
+        held, total = dict(self._held), self._held.total()
 
         def most(lane: JobLane, lanes: int) -> int:
             nonlocal total
@@ -149,10 +148,13 @@ class JobRunner:
 
     def _forget(self, work: Work) -> None:
         del self._running[work.id]
-        self._held[work.lane] -= 1
-        if not self._held[work.lane]:
-            del self._held[work.lane]
-        if work.lane in self._backlog or any(map(self._has_room, self._backlog)):
+        self.release(work.lane)
+
+    def release(self, lane: JobLane) -> None:
+        """Frees the room of a job that has ended, or before `run`."""
+        if (left := self._held.pop(lane) - 1) > 0:
+            self._held[lane] = left
+        if lane in self._backlog or any(map(self._has_room, self._backlog)):
             self.wanted.set()
 
     def withdraw(self, job_id: str) -> None:

@@ -186,10 +186,11 @@ class Submission:
     async def _store(self, job: NewJob, file: BodyFile) -> JobView:
         """Stores the job, and begins to run it if its turn has come. Raises a ProxyError."""
         jobs, work, runner = self._jobs, job.work, self._jobs.runner
+        owner = None
         try:
             if job.body.data is None:
                 await jobs.files.sync(file.path)
-            owner = jobs.directory.runner if runner.may_claim(work.lane) else None
+            owner = jobs.directory.runner if runner.reserve(work.lane) else None
             submitted = await jobs.writer.run(
                 lambda database: database.submit(job, owner, jobs.policy.max_unfinished)
             )
@@ -200,6 +201,8 @@ class Submission:
             raise jobs.unusable(error) from None
         finally:
             self._uncount()
+            if owner is not None:
+                runner.release(work.lane)
         if isinstance(submitted, KnownKey):
             remove(file.path)
             return _same(submitted, job.fingerprint)
