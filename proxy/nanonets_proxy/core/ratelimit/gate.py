@@ -253,7 +253,8 @@ class Gate:
                 self._expire(scope, scope.pop_overdue(math.nextafter(now, math.inf), now), now, expired)
             if news := scope.take_news(now):
                 self.news.add(news)
-            scope.forget_suspicion(now)
+            if scope.suspicion is not None and not scope.held.count and scope.suspicion.is_idle(now):
+                scope.suspicion = None
             self._timers.set(scope, scope.next_event_at_s(now))
         self._dirty.clear()
         return Verdicts(granted, expired, self._timers.next_s(len(self._by_name)))

@@ -35,6 +35,8 @@ class HeldTickets:
         self._in_lane[ticket.lane] -= 1
         if not self._in_lane[ticket.lane]:
             del self._in_lane[ticket.lane]
+        if not self.count:
+            self._heap.clear()
 
     def pop_due(self, now: float) -> Ticket | None:
         """Holds one ticket no longer whose time is over, and returns it. Returns None if there is none."""

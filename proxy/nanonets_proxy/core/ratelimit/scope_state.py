@@ -205,7 +205,7 @@ class ScopeState:
         """Applies the passage of time: queues tickets that were held long enough, and ends doubts."""
         if self.suspicion is not None and self.suspicion.substitute_accepted_at_s <= now:
             self.suspicion.accept_substitute(self.limit, now)
-        while (ticket := self.held.pop_due(now)) is not None:
+        while self.held.count and (ticket := self.held.pop_due(now)) is not None:
             self.queue.push(ticket)
 
     def discard(self, ticket: Ticket) -> None:
@@ -224,15 +224,10 @@ class ScopeState:
                 is_late = ticket.deadline_s <= now
                 yield ticket, Reason.DEADLINE_PASSED if is_late else Reason.CANNOT_BE_IN_TIME
 
-    def forget_suspicion(self, now: float) -> None:
-        """Ends the search for requests that are refused alone, if there is nothing left to find."""
-        if self.suspicion is not None and not self.held.count and self.suspicion.is_idle(now):
-            self.suspicion = None
-
     def next_event_at_s(self, now: float) -> float:
         """Returns when the gate must look at the scope again; inf if no ticket waits. Clears stale entries."""
         waiting = self.waiting
-        own_event_at_s = self.held.next_due_at_s()
+        own_event_at_s = self.held.next_due_at_s() if self.held.count else math.inf
         if self.suspicion is not None:
             own_event_at_s = min(own_event_at_s, self.suspicion.substitute_accepted_at_s)
         if self.closed_at_s < math.inf:
