@@ -15,7 +15,7 @@ from nanonets_proxy.core.keys.key_records import KeyEventKind
 
 PACKAGE: Final = Path(nanonets_proxy.__file__).parent
 _LEVELS: Final = ("debug", "info", "warning", "error", "critical", "exception")
-_ALERT_PARAMETERS: Final = frozenset({"kind", "lasting", "log_always"})
+_ALERT_PARAMETERS: Final = frozenset({"about", "kind", "lasting", "log_always"})
 _ALERT_FIELDS: Final = frozenset({"times", "advice"})
 
 
