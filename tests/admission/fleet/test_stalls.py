@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from nanonets_proxy.admission.fleet.bequest import give, take
+from nanonets_proxy.admission.fleet.bus.port import BusError
 from nanonets_proxy.admission.fleet.state import State
 from simulator.limiters import FixedWindow
 from support.gate.fleet_scene import FleetScene
@@ -235,12 +236,15 @@ def test_a_leader_forgets_a_dead_replica_with_its_first_message_to_it() -> None:
     run_virtually(main())
 
 
-def test_a_replica_that_campaigns_in_vain_keeps_what_it_has_learned() -> None:
-    """It takes the lease of a slow Redis again and again, and never leads."""
+def test_a_replica_that_campaigns_in_vain_keeps_what_it_has_learned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It wins the lease again and again, and loses it with its first beat."""
+
+    async def renew(*_: object) -> None:
+        raise BusError("LOADING Redis is loading the dataset in memory")
 
     async def main() -> None:
         scene = FleetScene(1, FixedWindow(40, 4.0))
-        scene.redis.delay_s = 0.045
+        monkeypatch.setattr(scene.buses[0], "renew", renew)
         await scene.start()
         scene.callers(0, 24)
         replica = scene.replicas[0]
@@ -251,6 +255,29 @@ def test_a_replica_that_campaigns_in_vain_keeps_what_it_has_learned() -> None:
         assert replica.gate() is gate
         (scope,) = gate.scopes
         assert (scope.limit.estimate.window.count, scope.limit.estimate.window.period_s) == (40, 4.0)
+        await scene.stop()
+
+    run_virtually(main())
+
+
+def test_nobody_leads_at_a_redis_that_is_slow() -> None:
+    """The replicas would join a leader and leave it again and again, each time with a share beside its grants."""
+
+    async def main() -> None:
+        scene = FleetScene(3, FixedWindow(40, 4.0))
+        scene.redis.delay_s = 0.045
+        await scene.start()
+        for number in range(3):
+            scene.callers(number, 8, f"r{number}c")
+            for later in range(100):
+                scene.loop.call_later(0.2 * later, scene.processes[number].stand_still, 0.06 + 0.01 * number)
+        await asyncio.sleep(20.0)
+        assert all(state in (State.ALONE, State.COLLECTING) for _, _, state, _ in scene.changes)
+        assert scene.redis.campaigns > 20
+        scene.redis.delay_s = 0.0003
+        await asyncio.sleep(10.0)
+        assert scene.leader >= 0
+        assert scene.counts.errors == []
         await scene.stop()
 
     run_virtually(main())

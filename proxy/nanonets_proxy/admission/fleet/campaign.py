@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Final
 
 from nanonets_proxy.admission.fleet.bus.port import Bus, BusError, Won
+from nanonets_proxy.admission.fleet.state import SILENT_TICKS
+from nanonets_proxy.admission.fleet.timers import Silence
 
 _PAUSE_S: Final = (0.03, 0.12)
 _STOP_S: Final = 0.25  # a Redis that takes longer counts as silent
@@ -14,7 +16,8 @@ class Campaign:
     """Calls `on_won` with the won lease, and the instant at which it was asked for.
 
     `on_won` returns whether this replica uses the lease. If it does not, nobody could lead until the lease expires,
-    so the campaign gives it back.
+    so the campaign gives it back. It also does so if Redis took as long as a leader may not wait: such a leader would
+    soon end, and meanwhile the others would join it and leave it again and again.
     """
 
     def __init__(
@@ -29,6 +32,8 @@ class Campaign:
         self._jitter = jitter
         self._on_won = on_won
         self._attempt: asyncio.Task[None] | None = None
+        self._is_slow = False
+        self._silence = Silence(loop, lambda: None if self._attempt is None else SILENT_TICKS, self._on_silence)
         self.fault = ""
         """Why the latest attempt failed; empty if another replica has the lease."""
 
@@ -40,10 +45,17 @@ class Campaign:
     def run(self, epoch: int) -> None:
         """Begins an attempt, unless one is on its way. `epoch` is the largest known one."""
         if self._attempt is None and self._bus.connected:
+            self._is_slow = False
             self._attempt = self._loop.create_task(self._try(epoch))
+            self._silence.heard()
+            self._silence.watch()
+
+    def _on_silence(self, reason: str) -> None:
+        self._is_slow, self.fault = True, reason
 
     async def stop(self) -> None:
         """Waits for the attempt that is on its way, for at most `_STOP_S`: Redis may give it the lease."""
+        self._silence.stop()
         if self._attempt is not None:
             await asyncio.wait((self._attempt,), timeout=_STOP_S)
         if self._attempt is not None:
@@ -53,8 +65,9 @@ class Campaign:
         asked_at_s = self._loop.time()
         try:
             won = await self._bus.campaign(epoch)
-            self.fault = ""
-            if won is not None and not self._on_won(won, asked_at_s):
+            if not self._is_slow:
+                self.fault = ""
+            if won is not None and (self._is_slow or not self._on_won(won, asked_at_s)):
                 await self._bus.resign(won.epoch)
         except BusError as error:  # the next attempt may find Redis well
             self.fault = str(error)
