@@ -16,8 +16,8 @@ class Campaign:
     """Calls `on_won` with the won lease, and the instant at which it was asked for.
 
     `on_won` returns whether this replica uses the lease. If it does not, nobody could lead until the lease expires,
-    so the campaign gives it back. It also does so if Redis took as long as a leader may not wait: such a leader would
-    soon end, and meanwhile the others would join it and leave it again and again.
+    so the campaign gives it back. It also gives back the lease of a slow Redis: a leader there would soon end, and
+    meanwhile the others would join it and leave it again and again.
     """
 
     def __init__(
