@@ -86,3 +86,10 @@ def test_a_caller_may_prefer_to_poll(values: list[bytes]) -> None:
 )
 def test_other_preferences_do_not_ask_for_it(values: list[bytes]) -> None:
     assert not prefers_async(values)
+
+
+@pytest.mark.parametrize("filler", [b"a,", b'"",'])
+def test_preferences_beyond_the_64th_are_ignored_so_that_a_long_list_costs_little(filler: bytes) -> None:
+    assert wait_s([filler * 63 + b"wait=5"]) == 5
+    assert wait_s([filler * 64 + b"wait=5"]) is None
+    assert not prefers_async([filler * 8000] * 8 + [b"respond-async"])
