@@ -230,3 +230,45 @@ async def test_the_alert_about_a_rejected_key_says_what_callers_get_and_ends_wit
         await proxy.proxy.reload()
         assert (await caller.get(b"/x")).status == 200
         assert "key_unusable" not in alerts(proxy)
+
+
+async def test_the_alert_about_a_rejected_new_key_ends_when_the_source_has_the_working_key_again() -> None:
+    async def reject_the_new(exchange: Exchange) -> None:
+        await exchange.respond(REJECTED if key_name(exchange) == "new" else OK)
+
+    store = Store(["old"])
+    async with (
+        ScriptedUpstream(reject_the_new) as upstream,
+        running_proxy(upstream.origin, store) as proxy,
+        await proxy.caller() as caller,
+    ):
+        for key, count in (("old", 0), ("new", 1), ("old", 0)):
+            store.keys = [key]
+            await proxy.proxy.reload()
+            assert (await caller.get(b"/x")).status == 200
+            assert alerts(proxy).count("key_unusable") == count
+
+
+async def test_the_alert_about_a_rejected_new_key_stays_when_the_previous_key_works_again() -> None:
+    rejected = {"new"}
+
+    async def reject(exchange: Exchange) -> None:
+        await exchange.respond(REJECTED if key_name(exchange) in rejected else OK)
+
+    store = Store(["old"])
+    async with (
+        ScriptedUpstream(reject) as upstream,
+        running_proxy(upstream.origin, store, key_gap="0s") as proxy,
+        await proxy.caller() as caller,
+    ):
+        assert (await caller.get(b"/a")).status == 200
+        store.keys = ["new"]
+        await proxy.proxy.reload()
+        assert (await caller.get(b"/b")).status == 200
+        rejected.add("old")
+        assert [(await caller.get(target)).status for target in (b"/c", b"/d")] == [401, 401]
+        assert alerts(proxy).count("key_unusable") == 2
+        rejected.remove("old")
+        assert 200 in [(await caller.get(b"/e")).status for _ in range(2)]
+        (alert,) = [alert for alert in proxy.proxy.alerts.to_json() if alert["event"] == "key_unusable"]
+        assert alert["sentence"].startswith("Nanonets rejects the new API key")

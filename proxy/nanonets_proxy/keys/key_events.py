@@ -62,13 +62,15 @@ class KeyEventReporter:
         self._log.info("key_source_works_again", source=source)
         self._alerts.end("key_unusable", "source")
 
+    def source_key_is_usable(self) -> None:
+        """Reports that the upstream does not reject the key that the source holds."""
+        self._alerts.end("key_unusable", "candidate")
+
     def _alert(self, event: KeyEvent, state: KeyringState) -> None:
         kind, source = event.kind, event.record.key.name
         outcome = _outcome(event, state) if kind is KeyEventKind.HOLD_ENDED else state.value
         if outcome == KeyringState.SERVING.value and kind in (KeyEventKind.ACTIVATED, KeyEventKind.HOLD_ENDED):
             self._alerts.end("key_unusable", "rejected")
-        if kind is KeyEventKind.ACTIVATED:
-            self._alerts.end("key_unusable", "candidate")
         if kind in _UNUSABLE and outcome != KeyringState.SERVING.value:
             # With a wrong key from the start, requests wait for one reading only.
             waits = self._is_gap and outcome == KeyringState.HOLDING.value

@@ -295,4 +295,6 @@ class KeyManager:
         if events:
             self._reporter.report(events, self._keyring.state(self._loop.time()))
             self._change.notify()
+        if not self._known.is_candidate_rejected():  # also after a reading without events: a return to the old key
+            self._reporter.source_key_is_usable()
         self._progress.notify()
