@@ -46,7 +46,7 @@ class Stage:
         self._patience_s = patience_s
         self._authority = upstream.origin.authority.encode()
         self._exchange: Exchange | None = None
-        self._received = 0
+        self._received = len(upstream.requests)
 
     async def play(self, case: Case) -> None:
         try:

@@ -150,7 +150,7 @@ Step = (
 class Case:
     """`fact` is what the case proves, `source` the rule's origin. A `comparable` case suits other proxies, too.
 
-    `settings` override the tests' defaults for this proxy.
+    `settings` override the tests' defaults for this proxy. A case that is not `repeatable` needs a fresh proxy.
     """
 
     fact: str
@@ -158,6 +158,7 @@ class Case:
     steps: tuple[Step, ...]
     comparable: bool = True
     settings: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    repeatable: bool = True
 
 
 def get(target: bytes = b"/x", *fields: bytes, method: bytes = b"GET", version: bytes = b"HTTP/1.1") -> bytes:

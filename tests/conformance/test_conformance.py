@@ -13,16 +13,18 @@ from support.scripted_upstream import ScriptedUpstream
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.fact)
 async def test_conformance(case: Case) -> None:
+    """Plays each case twice, because a plan for a list of field names is kept for later heads."""
     async with (
         ScriptedUpstream() as upstream,
         running_proxy(upstream.origin, **case.settings) as proxy,
-        await proxy.caller() as caller,
     ):
-        try:
-            await Stage(caller, upstream, ours=True, patience_s=WAIT_S).play(case)
-        except Failed as failure:
-            pytest.fail(str(failure), pytrace=False)
-        await proxy.check_idle()
+        for play in ("first", "second")[: 1 + case.repeatable]:
+            async with await proxy.caller() as caller:
+                try:
+                    await Stage(caller, upstream, ours=True, patience_s=WAIT_S).play(case)
+                except Failed as failure:
+                    pytest.fail(f"{play} play: {failure}", pytrace=False)
+            await proxy.check_idle()
 
 
 def test_each_fact_is_proved_once() -> None:

@@ -230,6 +230,7 @@ FIELDS: Final = (
                 status(401, fields=(_CHALLENGE, _mark_of_401(b"unauthorized"))),
             ),
             comparable=False,
+            repeatable=False,
         ),
     ]
 )
