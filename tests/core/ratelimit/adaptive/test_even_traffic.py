@@ -1,7 +1,11 @@
 """Requests that go evenly, as before a concurrency limit and in a fleet."""
 
+import pytest
+
+from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.tickets import Outcome
 
 
 def test_a_limit_is_proven_and_raised_although_some_requests_are_always_unconfirmed() -> None:
@@ -21,3 +25,20 @@ def test_a_limit_is_proven_and_raised_although_some_requests_are_always_unconfir
             in_flight.append((now + 0.25, limit.grant(kind, now)))
     assert estimate.proven >= 10
     assert estimate.window.count > 10
+
+
+@pytest.mark.parametrize("outcome", [Outcome.UNUSED, Outcome.FAILED])
+def test_a_request_that_was_not_served_proves_no_limit(outcome: Outcome) -> None:
+    limit = Limit(GatePolicy(max_in_flight=100, max_waiting=100), lambda: 0.0)
+    limit.state, estimate = LimitState.LEARNED, limit.estimate
+    estimate.set_known(10, 10.0, 5)
+    limit.slow_start.restart(10)
+    limit.slow_start.timeout_s = 30.0
+    serials = [limit.grant(kind, 20.0) for _ in range(10) if (kind := limit.grant_kind(20.0)) is not None]
+    assert len(serials) == 10
+    limit.not_served(serials[-1], 20.0, outcome, 20.1, None)
+    other = limit.grant(GrantKind.UNPROVEN, 20.2)
+    for serial in serials[:-1]:
+        limit.served(serial, 20.3)
+    assert limit.slow_start.unconfirmed == {other: 20.2}
+    assert estimate.proven == 5

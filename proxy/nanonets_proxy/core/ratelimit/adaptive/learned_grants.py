@@ -127,6 +127,8 @@ class LearnedGrants:
 
         An unconfirmed probe or period start explains the refusal of another request.
         """
+        if serial <= self._used_up_by:
+            self._used_up_by = math.inf
         kind = self._unconfirmed_kinds.pop(serial, usual)
         return kind if kind in LIMIT_PROBES else next(iter(self._unconfirmed_kinds.values()), kind)
 
