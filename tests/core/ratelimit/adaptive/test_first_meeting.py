@@ -116,3 +116,14 @@ def test_a_hint_in_whole_seconds_to_calls_that_are_all_in_flight_is_tested_at_on
     now = scene.probe(0.04 + hint_s)
     scene.serve(scene.go(now), now + 1.0)
     assert bool(scene.go(now + 1.0)) == tested_at_once
+
+
+def test_a_limit_that_is_forgotten_is_met_with_early_tries_again() -> None:
+    """Its refusals concerned their own requests. A known limit has early tries in two closures at most."""
+    scene = Scene()
+    unknown = scene.limit.estimate.belief
+    for now in (0.0, 100.0, 200.0):
+        opens_at_s = scene.burst(now, 20, 3.0)
+        assert opens_at_s == pytest.approx(now + 2.125)
+        scene.probe(opens_at_s)
+        scene.limit.restore(unknown)

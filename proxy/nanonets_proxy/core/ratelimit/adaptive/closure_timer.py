@@ -50,7 +50,7 @@ MAX_CHEAP_HINT_S = 5.0
 """With a longer hint, the risk of another refusal is not worth a second."""
 
 _MAX_EARLY_REFUSALS = 2
-_MOST_TRIED = 2
+_MOST_TRIED = 2  # closures with early tries
 _TRY_S = 0.125  # between early tries: each costs one refusal, and the accepted one is half of this late on average
 _ABOUT_A_SECOND_S = 1.25
 _SHORTENED = 0.25
@@ -86,7 +86,7 @@ class ClosureTimer:
         self._expected_end_s: float | None = None
         """When the early tries expect the end of a period that began with the first request; None: no tries."""
         self._ended_early = False  # whether an early try was accepted
-        self._tried = 0  # closures with early tries
+        self._tried = 0  # closures with early tries since nothing was known
         self.closure: Closure | None = None
         """The latest closure, until its lesson is drawn."""
         self.hinted_end_s = -math.inf
@@ -199,9 +199,11 @@ class ClosureTimer:
     def _may_try(self, estimate: LimitEstimate, expected_s: float) -> bool:
         """Returns whether to try for the end of the period before `expected_s`."""
         began_at_s = period_start_s(estimate)
-        if began_at_s is None or estimate.proven or self._tried == _MOST_TRIED:
+        if began_at_s is None or not estimate.known:
+            return began_at_s is not None
+        if estimate.proven or self._tried >= _MOST_TRIED:
             return False
-        return not (estimate.known and is_usual(math.floor(expected_s - began_at_s)))
+        return not is_usual(math.floor(expected_s - began_at_s))
 
     def adjust(self, estimate: LimitEstimate, opens_at_s: float) -> float:
         """Shortens the first closure while it has refused most of a burst. Returns when the scope opens."""
@@ -238,6 +240,7 @@ class ClosureTimer:
             self._is_unfounded = not estimate.known or (self._is_unfounded and not estimate.proven)
         if not estimate.known:
             self._first_hint_s = closure.closed_s if closure.hinted else 0.0
+            self._tried = 0
         ended_early, self._ended_early = self._ended_early, False
         if ended_early and estimate.known and closure.kind is GrantKind.UNPROVEN:
             estimate.window.count_all()  # no period ended: some room had come back
