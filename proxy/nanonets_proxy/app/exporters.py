@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from nanonets_proxy.app.environment.environment import Environment
 from nanonets_proxy.app.environment.faults import report_exposed_files
-from nanonets_proxy.keys.files import read_webhook_key
+from nanonets_proxy.keys.files import read_webhook_key, shown_path
 from nanonets_proxy.telemetry.otlp.policy import MetricsPolicy
 from nanonets_proxy.telemetry.webhook.policy import WebhookPolicy
 
@@ -42,7 +42,7 @@ def make_webhook(
         try:
             key = read_webhook_key(path)
         except ValueError as error:
-            raise WebhookUnusable(f"webhook_secret_file: {path} {error}") from None
+            raise WebhookUnusable(f"webhook_secret_file: {shown_path(path)} {error}") from None
         report_exposed_files(alerts, [path])
     webhook = Webhook(policy.url, key, registry, alerts, redact)
     for environment in environments:

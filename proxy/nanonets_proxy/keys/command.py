@@ -4,6 +4,7 @@ import contextlib
 import fnmatch
 import os
 import select
+import shutil
 import signal
 import subprocess
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
+from nanonets_proxy.core.keys.key_mistakes import NOT_SHOWN, may_be_key
 from nanonets_proxy.core.keys.key_records import FoundKey
 
 if TYPE_CHECKING:
@@ -41,6 +43,11 @@ def environment_of_command(patterns: Iterable[str], environ: Mapping[str, str]) 
     )
 
 
+def shown_program(program: str) -> str:
+    """Returns a program's name for messages. A key is sometimes given in place of the command."""
+    return NOT_SHOWN if may_be_key(program) and shutil.which(program) is None else Path(program).name
+
+
 @dataclass(frozen=True, slots=True)
 class CommandKey:
     """Runs `command` without a shell, in its own process group. Kills the group if the reading fails.
@@ -57,7 +64,7 @@ class CommandKey:
     @property
     def name(self) -> str:
         """The name for logs, without the arguments, which may hold secrets."""
-        return f"command:{Path(self.command[0]).name}"
+        return f"command:{shown_program(self.command[0])}"
 
     def watch(self) -> "ChangeWatch":
         from nanonets_proxy.keys.change_watch import PeriodicWatch  # imported here: as in `FileKey.watch`

@@ -5,6 +5,8 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nanonets_proxy.core.keys.key_mistakes import NOT_SHOWN, may_be_key
+
 if TYPE_CHECKING:
     from nanonets_proxy.core.access.caller_tokens import CallerToken
 
@@ -53,6 +55,16 @@ def read_small_file(path: Path) -> str:
     if len(content) > MAX_FILE_BYTES:
         raise FileUnreadable(f"is larger than {MAX_FILE_BYTES // 1024} KiB")
     return content.decode("latin-1")
+
+
+def has_secret_as_path(path: Path) -> bool:
+    """Returns whether a secret was perhaps given in place of the path of its file."""
+    return may_be_key(str(path)) and not os.path.lexists(path)
+
+
+def shown_path(path: Path) -> str:
+    """Returns the path of a secret's file for messages, without a secret that was given in its place."""
+    return NOT_SHOWN if has_secret_as_path(path) else str(path)
 
 
 def read_caller_tokens(path: Path) -> "tuple[CallerToken, ...]":

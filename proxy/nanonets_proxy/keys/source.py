@@ -1,6 +1,5 @@
 """Finds the source of the API key, and reads keys from environment variables and files."""
 
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.keys.audience import Audience
-from nanonets_proxy.core.keys.key_mistakes import may_be_key
 from nanonets_proxy.core.keys.key_records import FoundKey
-from nanonets_proxy.keys.files import FileUnreadable, read_small_file
+from nanonets_proxy.keys.files import FileUnreadable, has_secret_as_path, read_small_file, shown_path
 
 if TYPE_CHECKING:
     from nanonets_proxy.keys.change_watch import ChangeWatch
@@ -102,15 +100,7 @@ class FileKey:
 
     @property
     def name(self) -> str:
-        return f"file:{self.shown_path}"
-
-    @property
-    def shown_path(self) -> str:
-        """The path for messages. A key is sometimes given in its place."""
-        return "(not shown)" if self._has_key_as_path() else str(self.path)
-
-    def _has_key_as_path(self) -> bool:
-        return may_be_key(str(self.path)) and not os.path.lexists(self.path)
+        return f"file:{shown_path(self.path)}"
 
     def read(self) -> tuple[FoundKey, ...]:
         """Reads the file. The key counts as created when the file was last modified.
@@ -121,7 +111,7 @@ class FileKey:
             text = read_small_file(self.path)
             since_s = self.path.stat().st_mtime
         except FileUnreadable as error:
-            hint = "; its name may be the key itself" if self._has_key_as_path() else ""
+            hint = "; its name may be the key itself" if has_secret_as_path(self.path) else ""
             raise KeyUnusable(self.name, f"is unavailable: the file {error}{hint}") from None
         except OSError:
             since_s = time.time()  # the file was removed after it was read
@@ -151,6 +141,13 @@ def secret_dirs(environ: Mapping[str, str]) -> tuple[Path, ...]:
 def key_variable(environment: str) -> str:
     """Returns the variable that holds an environment's key. `environment` is "" unless several are configured."""
     return f"{KEY_VARIABLE}{_suffix(environment).upper()}"
+
+
+def is_of_key_source(variable: str) -> bool:
+    """Returns whether a variable may hold a key, or the login credential of a store."""
+    from nanonets_proxy.keys.vault_policy import TOKEN_VARIABLE  # imported here: `run` needs no store
+
+    return variable == TOKEN_VARIABLE or (variable.startswith(KEY_VARIABLE) and variable != KEY_FILE_VARIABLE)
 
 
 def key_file_name(environment: str) -> str:
@@ -204,7 +201,7 @@ def find_key_source(
     sources: list[KeySource] = [*stores] if api_key_file is None else [FileKey(api_key_file), *stores]
     if (text := environ.get(variable)) is not None:
         if api_key_file is not None:
-            shown = f"{FileKey(api_key_file).shown_path} ({KEY_FILE_VARIABLE}, api_key_file)"
+            shown = f"{shown_path(api_key_file)} ({KEY_FILE_VARIABLE}, api_key_file)"
             raise KeyUnusable(f"env:{variable}", f"competes with the key file {shown}: keep one")
         sources.insert(0, EnvironmentKey(ApiKey.parse(text, f"env:{variable}")))
     if len(sources) > 1:

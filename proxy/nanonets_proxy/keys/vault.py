@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from nanonets_proxy.core.keys.api_key import ApiKey, KeyUnusable
 from nanonets_proxy.core.keys.key_records import FoundKey
-from nanonets_proxy.keys.files import FileUnreadable, read_small_file
+from nanonets_proxy.keys.files import FileUnreadable, read_small_file, shown_path
 from nanonets_proxy.keys.vault_policy import TOKEN_VARIABLE, VaultAuth, VaultPolicy
 
 if TYPE_CHECKING:
@@ -146,7 +146,8 @@ class VaultKey:
         try:
             return read_small_file(policy.credential_file).strip()
         except FileUnreadable as error:
-            raise self._unusable(f"the file {policy.credential_file} (vault_credential_file) {error}") from None
+            shown = shown_path(policy.credential_file)
+            raise self._unusable(f"the file {shown} (vault_credential_file) {error}") from None
 
     def _token_ttl_s(self, client: "hvac.Client") -> float:
         import hvac

@@ -18,8 +18,7 @@ from typing import Final
 from nanonets_proxy.aio.daemon_thread import NoThread, in_daemon_thread
 from nanonets_proxy.app.config import GivenValues, ServeConfig
 from nanonets_proxy.app.reloading import NewSettings, SettingsUnusable
-from nanonets_proxy.keys.source import KEY_FILE_VARIABLE, KEY_VARIABLE
-from nanonets_proxy.keys.vault_policy import TOKEN_VARIABLE
+from nanonets_proxy.keys.source import is_of_key_source
 
 TIME_LIMIT_S: Final = 30.0
 
@@ -42,7 +41,7 @@ class SettingsRereader:
     def __init__(self, arguments: Sequence[str], environ: Mapping[str, str]) -> None:
         """Takes the command line and the environment of the start."""
         self._arguments = list(arguments)
-        self._environ = {name: value for name, value in environ.items() if not _is_of_key_source(name)}
+        self._environ = {name: value for name, value in environ.items() if not is_of_key_source(name)}
 
     async def __call__(self, running: ServeConfig) -> NewSettings:
         """Returns the new settings, compared with those of `running`. Raises SettingsUnusable."""
@@ -51,10 +50,6 @@ class SettingsRereader:
             return await in_daemon_thread(lambda: _ask(request))
         except NoThread as error:
             raise SettingsUnusable(f"{error} to read them") from None
-
-
-def _is_of_key_source(name: str) -> bool:
-    return name == TOKEN_VARIABLE or (name.startswith(KEY_VARIABLE) and name != KEY_FILE_VARIABLE)
 
 
 def _ask(request: bytes) -> NewSettings:

@@ -2,17 +2,29 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Final
+
+from nanonets_proxy.core.keys.key_mistakes import NOT_SHOWN, without_keys
+
+_SHORTEST_SECRET: Final = 8  # a shorter text may be a usual word
 
 
 class SettingsError(Exception):
     """The settings cannot be used. `problems` holds one sentence for each fault, and `str` all of them.
 
-    No sentence shows a secret.
+    No sentence shows a secret, nor a word that may be a key: a key is sometimes given in place of another value.
     """
 
     def __init__(self, *problems: str) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = problems
+        self.problems = tuple(map(without_keys, problems))
+        super().__init__("\n".join(self.problems))
+
+    def without(self, secrets: Iterable[str]) -> "SettingsError":
+        """Returns an equal error that shows none of the secrets, whatever they look like."""
+        problems = self.problems
+        for secret in filter(lambda secret: len(secret) >= _SHORTEST_SECRET, secrets):
+            problems = tuple(problem.replace(secret, NOT_SHOWN) for problem in problems)
+        return SettingsError(*problems)
 
 
 def did_you_mean(name: str, names: Iterable[str], prefix: str = "") -> str:

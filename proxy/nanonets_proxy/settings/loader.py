@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from nanonets_proxy.keys.source import KEY_FILE_VARIABLE, secret_dirs
+from nanonets_proxy.keys.source import KEY_FILE_VARIABLE, is_of_key_source, secret_dirs
 from nanonets_proxy.settings.errors import SettingsError
 from nanonets_proxy.settings.loaded import AnySettings, LoadedSettings
 from nanonets_proxy.settings.model.groups import PROCESS_WIDE
@@ -50,7 +50,15 @@ def load_settings(
     Raises:
         SettingsError: a source has an unknown name or an invalid value, or two values contradict each other.
     """
-    sources, tables = _read_sources(flags, environ, config, config_from, dirs, default_config)
+    try:
+        return _load(_read_sources(flags, environ, config, config_from, dirs, default_config))
+    except SettingsError as error:
+        secrets = [value for name, value in environ.items() if is_of_key_source(name)]
+        raise error.without(secrets) from None
+
+
+def _load(read: tuple[Sequence[SourceValues], Mapping[str, SourceValues]]) -> LoadedSettings[Settings]:
+    sources, tables = read
     process = _combine(Settings, *sources)
     if not tables:
         if problems := find_contradictions(process, [("", process)]):

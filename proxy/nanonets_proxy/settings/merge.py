@@ -109,5 +109,7 @@ def _changes(prefix: str, old: _Loaded, new: _Loaded, names: Collection[str]) ->
 
 def _program(command: str) -> str:
     """Returns a command line without its arguments, which may hold secrets."""
+    from nanonets_proxy.keys.command import shown_program  # imported here: few programs use a command
+
     program, _, arguments = command.partition(" ")
-    return f"{program} ***" if arguments else program
+    return f"{shown_program(program)} ***" if arguments else shown_program(program)

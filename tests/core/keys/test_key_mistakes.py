@@ -5,6 +5,7 @@ from base64 import b64encode
 import pytest
 
 from nanonets_proxy.core.keys.api_key import ApiKey
+from nanonets_proxy.core.keys.key_mistakes import without_keys
 
 
 @pytest.mark.parametrize(
@@ -55,3 +56,17 @@ def test_a_text_that_is_hardly_a_key_is_recognized_and_not_quoted(text: str, sen
 )
 def test_other_texts_may_be_keys(text: str) -> None:
     assert ApiKey.parse(text, "test").mistake() is None
+
+
+@pytest.mark.parametrize(
+    ("sentence", "shown"),
+    [
+        ("x: '0f3a9c52-7be1-11ef-a1c3-0242ac120002' is no pin", "x: '(not shown)' is no pin"),
+        ("eu.whsec_AbCd/EfGh+1: unknown setting", "(not shown): unknown setting"),
+        ("write whsec_ and 24 random bytes", "write whsec_ and 24 random bytes"),
+        ("/run/secrets/0123456789abcdef0123 is a directory", "/run/secrets/0123456789abcdef0123 is a directory"),
+        ("NANONETS_API_KEY_STAGING_2 is set", "NANONETS_API_KEY_STAGING_2 is set"),
+    ],
+)
+def test_an_error_is_shown_without_words_that_may_be_keys(sentence: str, shown: str) -> None:
+    assert without_keys(sentence) == shown

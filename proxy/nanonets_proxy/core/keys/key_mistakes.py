@@ -8,7 +8,11 @@ from base64 import b64decode
 from typing import Final
 
 MAX_KEY_CHARS: Final = 4096
+NOT_SHOWN: Final = "(not shown)"
 _USUAL_KEY_CHARS: Final = 20
+# The secrets of Standard Webhooks, Vault's tokens and callers' tokens. Base64 may have a slash in it.
+_SECRET_START: Final = r"(?:^|\.)(?:whsec_|hvs\.|nnp_).{8}"  # noqa: S105 - a pattern
+_OWN_NAMES: Final = "nanonets_"
 
 _EMPTY_VALUES: Final = frozenset({"none", "null", "nil", "undefined", "nan", "true", "false", "n/a"})
 _ASSIGNMENT: Final = r"(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*=[^=]"
@@ -61,10 +65,23 @@ def mistake_of(key: str) -> str | None:
     return None
 
 
-def may_be_key(path: str) -> bool:
-    """Returns whether a text that was given as the path of a file may be a key instead."""
-    is_long = len(path.rpartition(".")[2]) >= _USUAL_KEY_CHARS  # an extension is shorter
-    return is_long and "/" not in path and any(map(str.isdigit, path))
+def may_be_key(text: str) -> bool:
+    """Returns whether a text that was given as a path or a name may be a key or another secret instead."""
+    if re.search(_SECRET_START, text):
+        return True
+    end = text.rpartition(".")[2]  # an extension is shorter
+    return len(end) >= _USUAL_KEY_CHARS and "/" not in text and any(map(str.isdigit, end))
+
+
+def without_keys(sentence: str) -> str:
+    """Returns an error's sentence without the words that may be keys. The program's own names stay."""
+
+    def shown(found: re.Match[str]) -> str:
+        word = found[0]
+        is_own_name = word.lower().startswith(_OWN_NAMES)
+        return NOT_SHOWN if may_be_key(word.rstrip(".")) and not is_own_name else word
+
+    return re.sub(r"[^\s:=@,;'\"()\[\]]{5,}", shown, sentence)
 
 
 def _is_encoded(key: str) -> bool:

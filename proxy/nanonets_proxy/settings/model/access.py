@@ -12,6 +12,7 @@ from nanonets_proxy.settings.model.fields import (
     CallerTokens,
     HttpToken,
     OptionalPath,
+    SecretPath,
     UserIds,
 )
 from nanonets_proxy.settings.model.quantities import Count, Duration, Metavar, Size, Switch
@@ -27,7 +28,7 @@ class AccessSettings(ProgramSettings):
         "name or password of Basic, as Bearer, or alone. NAME then names the caller in budgets, the queue and the "
         "log.",
     )
-    caller_tokens_file: OptionalPath = Field(
+    caller_tokens_file: SecretPath = Field(
         None,
         description="File with one NAME sha256:HEX per line, instead of caller_tokens. The proxy reloads it when "
         "it changes.",
@@ -45,7 +46,7 @@ class AccessSettings(ProgramSettings):
         description="PEM file with the certificate for `listen`. The proxy reloads it when it changes. Empty: no "
         "TLS.",
     )
-    tls_key: OptionalPath = Field(None, description="PEM file with the private key of tls_cert.")
+    tls_key: SecretPath = Field(None, description="PEM file with the private key of tls_cert.")
     tls_client_ca: OptionalPath = Field(
         None,
         description="PEM file with the authorities that sign client certificates. If set, every caller must show a "

@@ -36,6 +36,7 @@ from nanonets_proxy.core.net.redis_address import RedisAddress
 from nanonets_proxy.core.net.webhook_url import WebhookUrl, parse_webhook_url
 from nanonets_proxy.core.ratelimit.scopes.scope_table import ScopeRule
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
+from nanonets_proxy.keys.files import shown_path
 from nanonets_proxy.settings.model.quantities import Metavar, ValueOf, shown
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\*?", re.ASCII)
@@ -100,7 +101,7 @@ class ListOf:
 
 @dataclass(frozen=True, slots=True)
 class StringOf:
-    """Makes a field a value that `parse_value` reads from a string. `str` writes it, or "" for None."""
+    """Makes a field a value that `parse_value` reads from a string. `format_value` writes it, or "" for None."""
 
     parse_value: Callable[[str], Any]
     is_optional: bool = False
@@ -109,14 +110,14 @@ class StringOf:
     """Whether the string may hold a password, so that no error shows it."""
     json_format: str = ""
     """The `format` of the JSON schema, if it has one."""
+    format_value: Callable[[Any], str] = str
 
     def parse(self, value: Any) -> Any:
         text = parse_string(value, is_secret=self.is_secret)
         return self.parse_value(text) if text or not self.is_optional else None
 
-    @staticmethod
-    def format(value: object) -> str:
-        return "" if value is None else str(value)
+    def format(self, value: object) -> str:
+        return "" if value is None else self.format_value(value)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
@@ -271,6 +272,10 @@ OptionalRedis: TypeAlias = Annotated[
     RedisAddress | None, StringOf(RedisAddress.parse, is_optional=True, is_secret=True), NoDecode, Metavar("URL")
 ]
 OptionalPath: TypeAlias = Annotated[Path | None, StringOf(_path, is_optional=True), Metavar("PATH")]
+SecretPath: TypeAlias = Annotated[
+    Path | None, StringOf(_path, is_optional=True, format_value=shown_path), Metavar("PATH")
+]
+"""The path of a file that holds a secret."""
 PathAndQuery: TypeAlias = Annotated[str, StringOf(_path_and_query), Metavar("PATH")]
 VariablePatterns: TypeAlias = Annotated[tuple[str, ...], ListOf(_variable_pattern), NoDecode, Metavar("VARIABLE")]
 CommandLine: TypeAlias = Annotated[str, StringOf(_command_line), Metavar("COMMAND")]

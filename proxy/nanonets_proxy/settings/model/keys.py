@@ -12,6 +12,7 @@ from nanonets_proxy.settings.model.fields import (
     OptionalOrigin,
     OptionalPath,
     PathAndQuery,
+    SecretPath,
     Text,
     VariablePatterns,
 )
@@ -24,7 +25,7 @@ _SERVICE_ACCOUNT_TOKEN: Final = Path("/var/run/secrets/kubernetes.io/serviceacco
 class KeySettings(ProgramSettings):
     """At most one source of the key may be configured. Without one, the proxy looks for secret files."""
 
-    api_key_file: OptionalPath = Field(
+    api_key_file: SecretPath = Field(
         None,
         description="File that holds the API key; NANONETS_API_KEY_FILE also sets it. The proxy reloads the key "
         "when the file changes.",
@@ -83,7 +84,7 @@ class KeySettings(ProgramSettings):
         "", description="Mount path of the login method. Empty: the method's name, approle or kubernetes."
     )
     vault_role: Text = Field("", description="Role id for approle, role name for kubernetes.")
-    vault_credential_file: OptionalPath = Field(
+    vault_credential_file: SecretPath = Field(
         None,
         description="File that holds the login credential: the token (or set VAULT_TOKEN), the secret id for "
         "approle, or the service account's token for kubernetes. Empty for kubernetes: the standard path in a "

@@ -22,6 +22,7 @@ from nanonets_proxy.settings.model.fields import (
     PathPatterns,
     PublicKeyPins,
     ScopeRules,
+    SecretPath,
     UpstreamOrigin,
 )
 from nanonets_proxy.settings.model.fleet import FleetSettings
@@ -190,7 +191,7 @@ class Settings(JobSettings, FleetSettings, AccessSettings, ListenerSettings, Key
         description="URL that gets each alert as a POST with a JSON document. Plain http is allowed only to "
         "loopback and private addresses, and egress_proxy is not used. The path counts as a secret. Empty: none.",
     )
-    webhook_secret_file: OptionalPath = Field(
+    webhook_secret_file: SecretPath = Field(
         None,
         description="File with the secret that signs the documents for webhook_url, as Standard Webhooks says: "
         "whsec_ and 24 to 64 random bytes in base64. Empty: the documents are not signed.",
