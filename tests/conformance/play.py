@@ -47,6 +47,7 @@ class Stage:
         self._authority = upstream.origin.authority.encode()
         self._exchange: Exchange | None = None
         self._received = len(upstream.requests)
+        self._seen: RawResponse | None = None
 
     async def play(self, case: Case) -> None:
         try:
@@ -85,7 +86,8 @@ class Stage:
             case UpstreamEnded():
                 await self._last.read_to_end(self._patience_s)
             case See():
-                self._check(step, await self._alone(self._caller.response(to_head=step.to_head)))
+                self._seen = await self._alone(self._caller.response(to_head=step.to_head))
+                self._check(step, self._seen)
             case SeeInterim(status, fields):
                 head = await self._alone(self._caller.head())
                 _equal(int(head[9:12]), status)
@@ -97,6 +99,8 @@ class Stage:
                 _equal(await self._alone(self._caller.read(len(data))), data)
             case SeeEnd():
                 _equal(await self._alone(self._caller.read_to_end()), b"")
+                if self._ours and self._seen is not None:  # RFC 9112 §9.6
+                    _equal(self._seen.values(b"Connection"), [b"close"])
             case SeeBroken(status):
                 await self._see_broken(status)
             case Again():
