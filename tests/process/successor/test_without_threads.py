@@ -12,6 +12,7 @@ from nanonets_proxy.aio.daemon_thread import NoThread
 from nanonets_proxy.process import restart
 from nanonets_proxy.process.restart import Restart
 from nanonets_proxy.process.service_manager import ServiceManager
+from nanonets_proxy.process.successor.launch import Launched, launch
 from support.proxy_harness import running_proxy
 from support.scripted_upstream import OK, ScriptedUpstream, responding
 
@@ -49,7 +50,13 @@ async def test_the_old_process_serves_on_or_the_new_one_does(monkeypatch: pytest
     monkeypatch.setattr(restart, "in_daemon_thread", unless_refused(daemon_thread.in_daemon_thread))
     monkeypatch.setattr(restart, "start_daemon_thread", unless_refused(daemon_thread.start_daemon_thread))
     monkeypatch.setattr(restart, "_command", lambda: [sys.executable, "-c", _SUCCESSOR])
-    others = _children()  # of other tests
+    launched: list[Launched] = []
+
+    def launch_noted(*arguments: Any) -> Launched:
+        launched.append(launch(*arguments))
+        return launched[-1]
+
+    monkeypatch.setattr(restart, "launch", launch_noted)
     async with ScriptedUpstream(responding(OK)) as upstream, running_proxy(upstream.origin) as proxy:
         replace = Restart(proxy.program, {}, ServiceManager({}, is_successor=True), is_successor=True)
         result = await replace()
@@ -60,11 +67,9 @@ async def test_the_old_process_serves_on_or_the_new_one_does(monkeypatch: pytest
             return
         assert result.fault is not None
         assert "no thread could be started" in result.fault
-        assert _children() <= others, "the new process has ended"
+        assert len(launched) == min(started, 1)
+        assert not any(Path("/proc", str(process.pid)).exists() for process in launched), (
+            "the new process has ended"
+        )
         async with await proxy.caller() as caller:
             assert (await caller.get(b"/x")).status == 200
-
-
-def _children() -> set[str]:
-    tasks = Path("/proc/self/task").iterdir()
-    return {pid for task in tasks for pid in (task / "children").read_text().split()}
