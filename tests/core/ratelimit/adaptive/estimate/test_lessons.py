@@ -315,6 +315,17 @@ def test_after_a_burst_of_which_few_were_accepted_each_accepted_probe_proves_hal
     assert (estimate.window.period_s, estimate.before_raise) == (0.5, None)
 
 
+@pytest.mark.parametrize(("refused", "period_s", "probed_s"), [(1, 10.0, 5.0), (1, 15.0, 12.0), (5, 60.0, 30.0)])
+def test_a_small_count_in_a_long_period_is_tested_in_small_steps_unless_a_burst_met_it(
+    refused: int, period_s: float, probed_s: float
+) -> None:
+    """Before 3 or 4 requests a minute, halves cost steady callers a third more 429s, and gained nothing."""
+    estimate, first = LimitEstimate(), closure(GrantKind.UNPROVEN, 0.0, 1.0)
+    first.refused = refused
+    estimate.learn_window(3, period_s, first, 1.0)
+    assert estimate.window_probes.shorter_period_s(period_s) == pytest.approx(probed_s)
+
+
 def test_a_burst_just_before_a_refusal_began_a_period_that_admits_fewer() -> None:
     estimate = estimate_of(10, 10.0, [0.0] * 10 + [10.0] * 8)
     learn_from(estimate, closure(GrantKind.PROVEN, 10.05, 9.8), 20.0)

@@ -19,7 +19,7 @@ from nanonets_proxy.core.ratelimit.adaptive.estimate.concurrency_estimate import
 from nanonets_proxy.core.ratelimit.adaptive.estimate.hint_history import HintHistory
 from nanonets_proxy.core.ratelimit.adaptive.estimate.interval_fit import IntervalFit
 from nanonets_proxy.core.ratelimit.adaptive.estimate.period_fit import PeriodFit
-from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import SMALL_COUNT, ProbeSchedule
+from nanonets_proxy.core.ratelimit.adaptive.estimate.probe_schedule import LONG_S, SMALL_COUNT, ProbeSchedule
 from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import SlidingWindow
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import LIMIT_PROBES
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
@@ -235,7 +235,8 @@ class LimitEstimate:
         self.quota_varies = False
         self.set_window(count, period_s)
         first_s = now if closure.closed_s <= CHEAP_S else now + FIRST_PROBE_AFTER * period_s
-        self.window_probes = ProbeSchedule(self.window, first_s, searching=count < SMALL_COUNT)
+        may_search = closure.refused >= SMALL_COUNT or period_s <= LONG_S
+        self.window_probes = ProbeSchedule(self.window, first_s, searching=count < SMALL_COUNT and may_search)
         self.proven = self.reserve = self.min_period_s = 0.0
 
     def learn_fit(self, fit: tuple[float, float] | None, closure: Closure, now: float) -> bool:

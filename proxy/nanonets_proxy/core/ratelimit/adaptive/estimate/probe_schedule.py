@@ -12,6 +12,9 @@ from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import Slidi
 SMALL_COUNT = 5
 """A window with a smaller count is probed by a shorter period: one more request would be a large step."""
 
+LONG_S = 10.0
+"""A longer period is halved only if a burst met the limit: a refused probe would cost too much."""
+
 _MAX_PAUSE_PERIODS = (8.0, 30.0)  # for short periods, and for periods of a minute: two refusals an hour
 _GRANTS_PER_PERIOD = 16  # for each of its periods, a pause lasts this many requests, so that few are refused
 _GRANTS_AFTER_RAISE = 8
