@@ -1,4 +1,4 @@
-"""Requests that go evenly, as before a concurrency limit and in a fleet."""
+"""Requests that a concurrency limit makes go evenly."""
 
 import pytest
 
@@ -13,6 +13,7 @@ def test_a_limit_is_proven_and_raised_although_some_requests_are_always_unconfir
     limit = Limit(GatePolicy(max_in_flight=100, max_waiting=100), lambda: 0.0)
     limit.state, estimate = LimitState.LEARNED, limit.estimate
     estimate.set_known(10, 1.0, 5)
+    estimate.concurrency.limit = 6
     estimate.hints.are_exact = True  # probes ask for a larger count
     limit.slow_start.restart(10)
     limit.slow_start.timeout_s = 1.0

@@ -106,15 +106,16 @@ class LearnedGrants:
 
     def note_unproven(self, serial: int, now: float) -> None:
         """Notes a grant that is unconfirmed. The window has it already."""
-        window = self._estimate.window
-        if self._used_up_by == math.inf and window.used(now) >= window.count:
+        window, limit = self._estimate.window, self._estimate.concurrency.limit
+        if limit < math.inf and self._used_up_by == math.inf and window.used(now) >= window.count:
             self._used_up_by = serial
 
     def used_up(self, now: float) -> bool:
         """Returns whether accepted requests have used up the window, when a request has been accepted.
 
-        Where requests go evenly, each is sent before the earlier ones are accepted, so that some are always
-        unconfirmed. Then it is enough if the window was used up once, and all requests until then were accepted.
+        Where a concurrency limit makes requests go evenly, each is sent before the earlier ones are accepted, so
+        that some are always unconfirmed. Then it is enough if the window was used up once, and all requests until
+        then were accepted. Other traffic pauses by itself: there, this would raise the count too often.
         """
         window, first = self._estimate.window, next(iter(self._slow_start.unconfirmed), math.inf)
         is_used_up = self._used_up_by < first
