@@ -3,16 +3,21 @@
 import asyncio
 import json
 import random
+import time
 import urllib.error
 import urllib.request
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.redis_server import RedisServer
+from nanonets_proxy.admission.fleet.counts_post import CountsPost
 from nanonets_proxy.core.access.budget_rule import BudgetRule
 from nanonets_proxy.core.access.daily_budget import DailyBudget
+from nanonets_proxy.core.access.shared_counts import SharedCounts
+from nanonets_proxy.core.usage.rollups import DAY_S
 from support.commands.fleet_proxies import PATH, coordinated, fleet, until
 from support.gate.fleet_scene import FleetScene
 from support.gate.virtual_loop import run_virtually
@@ -41,6 +46,14 @@ class Budgets:
         is_served = self.budgets[number].take("a", NOON_S + self.scene.loop.time()) is None
         self.served += is_served
         return is_served
+
+
+def test_the_present_day_is_that_of_the_wall_clock() -> None:
+    """A replica that has counted nothing yet hears of days that are years ahead."""
+    counts = CountsPost(SharedCounts("1", str), lambda *_: None, Mock())
+    today = int(time.time() // DAY_S)
+    counts.hear({"t": "used", "counts": [("2", day, "a", 1, 1) for day in (today, *range(90_000, 90_005))]})
+    assert today in {day for _, day, *_ in counts.shared.everything()}
 
 
 def test_a_budget_holds_for_all_replicas_together_and_for_new_ones() -> None:

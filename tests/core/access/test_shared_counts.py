@@ -34,11 +34,11 @@ class Peer:
         return served
 
 
-def exchange(*peers: Peer) -> None:
-    told = [peer.shared.tell() for peer in peers]
+def exchange(*peers: Peer, day: int = DAY) -> None:
+    told = [peer.shared.tell(day) for peer in peers]
     for peer in peers:
         for entries in told:
-            peer.shared.hear(entries)
+            peer.shared.hear(entries, day)
 
 
 def test_replicas_count_together() -> None:
@@ -63,11 +63,11 @@ def test_a_caller_is_told_to_come_back_the_next_day() -> None:
 def test_only_the_latest_count_of_a_replica_is_true_however_often_it_is_told() -> None:
     one, two = Peer("1", "10"), Peer("2", "10")
     one.takes(3)
-    old = one.shared.tell()
+    old = one.shared.tell(DAY)
     one.takes(1)
-    new = one.shared.tell()
+    new = one.shared.tell(DAY)
     for entries in (new, old, new, old):
-        two.shared.hear(entries)
+        two.shared.hear(entries, DAY)
     assert two.takes(10) == 6
 
 
@@ -124,7 +124,7 @@ def test_a_new_replica_learns_all_counts_from_one_of_them() -> None:
     two.takes(3)
     exchange(one, two)
     new = Peer("3", "10")
-    new.shared.hear(one.shared.everything())
+    new.shared.hear(one.shared.everything(), DAY)
     new.shared.meet()
     assert new.takes(10) == 5
 
@@ -134,7 +134,7 @@ def test_restored_requests_that_the_fleet_remembers_count_once() -> None:
     one.takes(4)
     exchange(one, two)
     again = Peer("3", "10", earlier=4)
-    again.shared.hear(two.shared.everything())
+    again.shared.hear(two.shared.everything(), DAY)
     again.shared.meet()
     again.shared.go_together()
     exchange(again, two)
@@ -162,16 +162,18 @@ def test_old_days_are_forgotten() -> None:
         one.takes(1, at_s=NOON_S + day * DAY_S)
         two.takes(1, at_s=NOON_S + day * DAY_S)
         two.shared.go_alone(2)
-        exchange(one, two)
+        exchange(one, two, day=DAY + day)
     assert {day for _, day, *_ in two.shared.everything()} == {DAY + 2, DAY + 3, DAY + 4}
-    assert two.shared.tell() == []
+    assert two.shared.tell(DAY) == []
 
 
 def test_the_number_of_counts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_ENTRIES", 2)
     one = Peer("1", "10")
-    one.shared.hear([("2", DAY, "hash of a", 1, 1), ("3", DAY, "hash of a", 1, 1), ("4", DAY, "hash of a", 1, 1)])
-    one.shared.hear([("2", DAY, "hash of a", 3, 2)])
+    one.shared.hear(
+        [("2", DAY, "hash of a", 1, 1), ("3", DAY, "hash of a", 1, 1), ("4", DAY, "hash of a", 1, 1)], DAY
+    )
+    one.shared.hear([("2", DAY, "hash of a", 3, 2)], DAY)
     assert one.takes(10) == 6
 
 
@@ -179,7 +181,7 @@ def test_the_number_of_counts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_malformed_entry_is_an_error_and_changes_nothing(entry: tuple[object, ...]) -> None:
     one = Peer("1", "2")
     with pytest.raises(ValueError, match=r"no count|unpack"):
-        one.shared.hear([("2", DAY, "hash of a", 1, 1), entry])  # type: ignore[list-item] # malformed on purpose
+        one.shared.hear([("2", DAY, "hash of a", 1, 1), entry], DAY)  # type: ignore[list-item] # malformed on purpose
     assert one.takes(10) == 2
 
 
@@ -195,7 +197,7 @@ def test_whatever_is_lost_and_whenever_all_are_alone_the_budget_holds(seed: int,
             peer.takes(chance.randrange(4))
             exchange(*peers)
             to = chance.choice(peers)
-            to.shared.hear(chance.sample(everything := peer.shared.everything(), len(everything)))
+            to.shared.hear(chance.sample(everything := peer.shared.everything(), len(everything)), DAY)
         for peer in peers:
             peer.shared.go_alone(replicas)
         outages += 1
@@ -203,7 +205,7 @@ def test_whatever_is_lost_and_whenever_all_are_alone_the_budget_holds(seed: int,
             peer = chance.choice(peers)
             peer.takes(chance.randrange(6))
             if chance.random() < 0.5:
-                peer.shared.tell()  # nobody hears it
+                peer.shared.tell(DAY)  # nobody hears it
         for peer in peers:
             peer.shared.go_together()
         exchange(*peers)
@@ -233,13 +235,25 @@ def test_the_days_of_a_replica_with_a_wrong_clock_take_no_memory() -> None:
     one = Peer("1", "10")
     one.takes(1)
     for day in range(100):
-        one.shared.hear([("2", DAY + 10 + day, "hash of a", 3, 1)])
+        one.shared.hear([("2", DAY + 10 + day, "hash of a", 3, 1)], DAY)
     assert len(one.shared.everything()) <= 3
-    one.shared.hear([("2", DAY, "hash of a", 3, 1)])
+    one.shared.hear([("2", DAY, "hash of a", 3, 1)], DAY)
     assert one.takes(10) == 6
 
 
-def test_a_replica_without_requests_remembers_the_latest_days() -> None:
+@pytest.mark.parametrize("earlier", [0, 1])
+def test_a_replica_that_has_no_requests_for_days_knows_what_the_others_count_meanwhile(earlier: int) -> None:
+    one, two = Peer("1", "10"), Peer("2", "10")
+    one.takes(earlier)
+    for day in range(1, 6):
+        assert two.takes(7, at_s=NOON_S + day * DAY_S) == 7
+        exchange(one, two, day=DAY + day)
+    assert {day for _, day, *_ in one.shared.everything()} == {DAY + 3, DAY + 4, DAY + 5}
+    assert one.takes(10, at_s=NOON_S + 5 * DAY_S) == 3
+
+
+def test_a_replica_without_requests_keeps_the_present_day_beside_a_replica_with_a_wrong_clock() -> None:
     one = Peer("1", "10")
-    one.shared.hear([("2", DAY + day, "hash of a", 3, 1) for day in range(5)])
-    assert {day for _, day, *_ in one.shared.everything()} == {DAY + 2, DAY + 3, DAY + 4}
+    one.shared.hear([("2", DAY, "hash of a", 7, 1)], DAY)
+    one.shared.hear([("3", DAY + 1000 + day, "hash of a", 3, 1) for day in range(5)], DAY)
+    assert one.takes(10) == 3

@@ -41,7 +41,7 @@ def take(replica: Replica, document: Mapping[str, Any], now_s: float) -> None:
             merge(replica.gate().limit_to_tell(scope, now_s), (), now_s + opens_in_s - away_s)
     for scope, age_s, cost in sorted(held, key=lambda grant: -grant[1]):
         replica.room.log.add(scope, now_s - away_s - age_s, cost, 0)
-    replica.counts.shared.hear(document["used"])
+    replica.counts.hear_counts(document["used"])
     replica.own.replicas, replica.position.epoch = int(document["replicas"]), int(document["epoch"])
     replica.own.others = int(document.get("others", 0))  # an earlier version does not tell it
     replica.counts.use(replica.state, replica.replicas + replica.own.others)

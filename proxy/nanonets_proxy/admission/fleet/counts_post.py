@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import orjson
@@ -10,7 +11,8 @@ import orjson
 from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, Won
 from nanonets_proxy.admission.fleet.homes.remote_home import Message
 from nanonets_proxy.admission.fleet.state import State
-from nanonets_proxy.core.access.shared_counts import SharedCounts
+from nanonets_proxy.core.access.shared_counts import Entry, SharedCounts
+from nanonets_proxy.core.usage.rollups import DAY_S
 
 _TELL_AFTER_S: Final = 0.05
 
@@ -40,14 +42,18 @@ class CountsPost:
         """Returns whether a message has counts, and notes them. Raises ValueError, KeyError or TypeError."""
         if message["t"] != "used":
             return False
-        self.shared.hear(message["counts"])
+        self.hear_counts(message["counts"])
         return True
+
+    def hear_counts(self, counts: Iterable[Entry]) -> None:
+        """Notes what other replicas have counted. Raises ValueError or TypeError."""
+        self.shared.hear(counts, _today())
 
     def note_kept(self, won: Won) -> None:
         """Notes what the last leader kept in Redis. Ignores what is malformed."""
         if won.kept:
             with contextlib.suppress(ValueError, KeyError, TypeError):
-                self.shared.hear(orjson.loads(won.kept)["used"])
+                self.hear_counts(orjson.loads(won.kept)["used"])
 
     def tell_all(self, sender: str) -> None:
         """Tells a replica all counts. A new member gets them before the welcome."""
@@ -66,5 +72,10 @@ class CountsPost:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if entries := self.shared.tell():
+        if entries := self.shared.tell(_today()):
             self._send(EVERYBODY, {"t": "used", "counts": entries})
+
+
+def _today() -> int:
+    """Returns the present day since 1970 (UTC), as `DailyBudget` counts days."""
+    return int(time.time() // DAY_S)

@@ -40,7 +40,6 @@ class SharedCounts:
         self._others: Counter[Key] = Counter()
         self._own: dict[Key, int] = {}
         self._stamp = 0
-        self._today = 0  # by the clock of this replica, at its latest request; 0: none came yet
         self._untold: set[Key] = set()
         self._restored: dict[Key, int] = {}
         self._known: dict[Key, int] = {}  # of the restored ones, those that other replicas remember
@@ -63,7 +62,6 @@ class SharedCounts:
 
     def limit_here(self, day: int, caller: str, limit: int) -> int:
         """Returns how large this replica's count may become, the restored requests included."""
-        self._today = day
         key = day, self._hashed(caller)
         known = self._known.get(key, 0)
         if not self._replicas:
@@ -107,12 +105,12 @@ class SharedCounts:
             self._own[key] -= self._known[key]
         self._restored.clear()
 
-    def tell(self) -> list[Entry]:
-        """Returns this replica's counts that have changed since the last call."""
+    def tell(self, today: int) -> list[Entry]:
+        """Returns this replica's counts that have changed since the last call. `today` is the present day."""
         untold, self._untold = self._untold, set()
         self._stamp += 1
         entries = [(self._replica, day, caller, self._own[day, caller], self._stamp) for day, caller in untold]
-        self._note(entries)
+        self._note(entries, today)
         return entries
 
     def everything(self) -> list[Entry]:
@@ -123,14 +121,17 @@ class SharedCounts:
             for (replica, caller), (count, stamp) in counts.items()
         ]
 
-    def hear(self, entries: Iterable[Entry]) -> None:
-        """Notes other replicas' counts. Ignores those of this one. Raises ValueError or TypeError if malformed."""
-        heard = [(str(of), _number(day), str(c), _number(n), _number(stamp)) for of, day, c, n, stamp in entries]
-        self._note(entry for entry in heard if entry[0] != self._replica)
+    def hear(self, entries: Iterable[Entry], today: int) -> None:
+        """Notes other replicas' counts. Ignores those of this one. `today` is the present day.
 
-    def _note(self, entries: Iterable[Entry]) -> None:
+        Raises ValueError or TypeError if they are malformed.
+        """
+        heard = [(str(of), _number(day), str(c), _number(n), _number(stamp)) for of, day, c, n, stamp in entries]
+        self._note((entry for entry in heard if entry[0] != self._replica), today)
+
+    def _note(self, entries: Iterable[Entry], today: int) -> None:
         for replica, day, caller, count, stamp in entries:
-            if (counts := self._days.get(day)) is None and (counts := self._begin_day(day)) is None:
+            if (counts := self._days.get(day)) is None and (counts := self._begin_day(day, today)) is None:
                 continue
             old_count, old_stamp = counts.get((replica, caller), (0, -1))
             if stamp <= old_stamp or (old_stamp < 0 and len(counts) >= _MAX_ENTRIES):
@@ -140,13 +141,12 @@ class SharedCounts:
             if replica != self._replica:
                 self._others[day, caller] += count - old_count
 
-    def _begin_day(self, day: int) -> dict[tuple[str, str], tuple[int, int]] | None:
-        """Forgets the day that is furthest from the present one if there are too many. None: that is `day` itself.
+    def _begin_day(self, day: int, today: int) -> dict[tuple[str, str], tuple[int, int]] | None:
+        """Forgets the day that is furthest from `today` if there are too many. None: that is `day` itself.
 
         So a replica with a wrong clock, whose days may be years ahead, does not end the present day.
         """
         if len(self._days) >= _MAX_DAYS:
-            today = self._today or max(*self._days, day)
             furthest = max(*self._days, day, key=lambda each: (abs(each - today), -each))
             if furthest == day:
                 return None
