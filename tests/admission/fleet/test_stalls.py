@@ -281,3 +281,33 @@ def test_nobody_leads_at_a_redis_that_is_slow() -> None:
         await scene.stop()
 
     run_virtually(main())
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.045, 0.1])
+def test_a_replica_that_never_leads_uses_the_limits_that_the_last_leader_kept(
+    monkeypatch: pytest.MonkeyPatch, delay_s: float
+) -> None:
+    """It campaigns in vain, as in the two tests above, and reads them with its first lease."""
+
+    async def renew(*_: object) -> None:
+        raise BusError("LOADING Redis is loading the dataset in memory")
+
+    async def main() -> None:
+        before = FleetScene(1, FixedWindow(40, 4.0))
+        await before.start()
+        before.callers(0, 24)
+        await asyncio.sleep(24.0)
+        await before.stop()
+        scene = FleetScene(1, FixedWindow(40, 4.0))
+        scene.redis.kept["kept"] = before.redis.kept["kept"][0], scene.loop.time()
+        scene.redis.delay_s = delay_s
+        monkeypatch.setattr(scene.buses[0], "renew", renew)
+        await scene.start()
+        scene.callers(0, 24)
+        await asyncio.sleep(20.0)
+        assert scene.leader == -1
+        assert scene.counts.refused_at_s == []
+        assert len(scene.counts.served_at_s) >= 190
+        await scene.stop()
+
+    run_virtually(main())

@@ -17,7 +17,8 @@ class Campaign:
 
     `on_won` returns whether this replica uses the lease. If it does not, nobody could lead until the lease expires,
     so the campaign gives it back. It also gives back the lease of a slow Redis: a leader there would soon end, and
-    meanwhile the others would join it and leave it again and again.
+    meanwhile the others would join it and leave it again and again. Then it calls `on_late` instead of
+    `on_won`, for what the last leader kept.
     """
 
     def __init__(
@@ -26,11 +27,13 @@ class Campaign:
         loop: asyncio.AbstractEventLoop,
         jitter: Callable[[], float],
         on_won: Callable[[Won, float], bool],
+        on_late: Callable[[Won], None],
     ) -> None:
         self._bus = bus
         self._loop = loop
         self._jitter = jitter
         self._on_won = on_won
+        self._on_late = on_late
         self._attempt: asyncio.Task[None] | None = None
         self._is_slow = False
         self._silence = Silence(loop, lambda: None if self._attempt is None else SILENT_TICKS, self._on_silence)
@@ -67,8 +70,13 @@ class Campaign:
             won = await self._bus.campaign(epoch)
             if not self._is_slow:
                 self.fault = ""
-            if won is not None and (self._is_slow or not self._on_won(won, asked_at_s)):
-                await self._bus.resign(won.epoch)
+            if won is None:
+                return
+            if self._is_slow:
+                self._on_late(won)
+            elif self._on_won(won, asked_at_s):
+                return
+            await self._bus.resign(won.epoch)
         except BusError as error:  # the next attempt may find Redis well
             self.fault = str(error)
         finally:

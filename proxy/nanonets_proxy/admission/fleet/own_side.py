@@ -29,6 +29,7 @@ class OwnSide:
         self.parts = 1
         """Into how many parts the share is divided: during a restart, two processes use it."""
         self.home = make.alone(policy, self.beliefs, 1, GrantLog(), {})
+        self._knew_nothing = True  # whether nothing was known of the limits when `home` was made
         self.room = FleetRoom(policy, names, self.home, make.loop)
         self._make = make
 
@@ -58,6 +59,12 @@ class OwnSide:
         """Makes a gate with this replica's share of what is known."""
         closures = self.closures(is_remote=is_remote)
         self.home = self._make.alone(self.policy, self.beliefs, self._sharers, self.room.log, closures)
+        self._knew_nothing = not self.beliefs.snapshots
+
+    @property
+    def decides(self) -> bool:
+        """Whether its gate decides on its requests, and was not made before the first limits were known."""
+        return self.room.is_at(self.home) and not (self._knew_nothing and self.beliefs.snapshots)
 
     def decide_alone(self, *, is_remote: bool) -> None:
         """From now on, a gate with this replica's share decides on its requests."""

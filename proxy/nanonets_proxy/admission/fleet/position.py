@@ -49,7 +49,7 @@ class Position:
             loop, lambda: most_ticks(self.lead, self.remote, is_sending=bus.is_sending), self.go_alone
         )
         self.beater = Beater(loop, beat)
-        self.campaign = Campaign(bus, loop, make.jitter, self._collect)
+        self.campaign = Campaign(bus, loop, make.jitter, self._collect, self._note_late)
         self.post = Post(name, bus, loop, lambda: self.epoch)
         self.counts = CountsPost(SharedCounts(name, names.lane), self.post.send, loop)
         self.stopped = False
@@ -87,7 +87,7 @@ class Position:
                 self._changed(reason)
             return
         # A replica that collects decides alone already, and a new gate would not know what this one has learned.
-        decides_alone = self.state is State.COLLECTING and self.room.is_at(self.own.home)
+        decides_alone = self.state is State.COLLECTING and self.own.decides
         if self.lead is not None and self.lead.others != self.own.others:
             self.own.others, decides_alone = self.lead.others, False
         self._leave_lead()
@@ -176,11 +176,22 @@ class Position:
         self.lead.on_end, self.lead.on_renewed = self.go_alone, self._on_renewed
         self.lead.on_ready = partial(self._open, self.lead)
         self.room.on_own_grant = self.lead.note_grant
-        self.beliefs.note_kept(won, self._loop.time())
-        self.counts.note_kept(won)
+        self._note_kept(won)
         self.share_with(self.own.replicas, won.others)
         self.rush_beat()
         return True
+
+    def _note_late(self, won: Won) -> None:
+        """Notes what the last leader kept. The lease came too late to lead with it."""
+        if self.stopped:
+            return
+        self._note_kept(won)
+        if self.state is State.ALONE and not self.own.decides:
+            self.own.decide_alone(is_remote=False)
+
+    def _note_kept(self, won: Won) -> None:
+        self.beliefs.note_kept(won, self._loop.time())
+        self.counts.note_kept(won)
 
     def _open(self, lead: Lead) -> None:
         """Begins to decide for all replicas that said hello."""
