@@ -40,6 +40,8 @@ class Beliefs:
         """The epoch of the leader that believed this."""
         self.leader_log = GrantLog()
         """What the leader granted to itself, as it tells: if it dies, nobody else knows."""
+        self._ignored = b""
+        """The latest limits in Redis that could not be read. A replica may take the lease again and again."""
         self._refused_until_s: dict[str, float] = {}  # by the hints of own 429s, since the leader's latest beat
 
     def note_document(self, document: object, age_s: float, now_s: float, *, with_grants: bool = False) -> None:
@@ -76,9 +78,10 @@ class Beliefs:
             try:
                 self.note_document(orjson.loads(won.kept)["limits"], won.kept_age_s, now_s, with_grants=True)
             except (ValueError, KeyError, TypeError) as error:
-                structlog.get_logger().warning(
-                    "fleet_limits_ignored", reason=f"{type(error).__name__}: {error}"[:200]
-                )
+                if won.kept != self._ignored:
+                    reason = f"{type(error).__name__}: {error}"[:200]
+                    structlog.get_logger().warning("fleet_limits_ignored", reason=reason)
+                self._ignored = won.kept
 
     def note_leader_grants(self, grants: Any, now_s: float) -> None:
         """Notes what a leader has granted to itself, as (scope, age, cost)."""
