@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import orjson
 import pytest
 from structlog.testing import capture_logs
 
@@ -32,6 +33,14 @@ def test_a_flood_of_malformed_messages_is_one_log_event_a_minute() -> None:
         ("fleet_message_invalid", None, 101),
     ]
     assert heard == [("a", "good")] * 100
+
+
+@pytest.mark.parametrize("epoch", [-1, 2**53, 1e308])
+def test_an_epoch_that_redis_cannot_have_given_is_malformed(epoch: float) -> None:
+    """A replica that took it over could send no further message."""
+    assert unseal(seal("a", 2**53 - 1, 1.5, [])).epoch == 2**53 - 1
+    with pytest.raises(ValueError, match="no epoch"):
+        unseal(orjson.dumps({"from": "a", "epoch": epoch, "at": 1.5, "is": []}))
 
 
 def test_the_name_of_a_sender_is_short() -> None:

@@ -16,6 +16,7 @@ from nanonets_proxy.admission.fleet.bus.port import Bus
 from nanonets_proxy.admission.fleet.homes.remote_home import Message
 
 _MAX_NAME: Final = 64
+_EPOCHS: Final = 2**53  # its scripts count in floats
 _LOG_EACH_S: Final = 60.0
 
 
@@ -40,12 +41,14 @@ def unseal(data: bytes) -> Envelope:
     messages = document["is"]
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise ValueError("an envelope without messages")
-    at_s, sender = float(document["at"]), str(document["from"])
+    at_s, sender, epoch = float(document["at"]), str(document["from"]), int(document["epoch"])
     if not math.isfinite(at_s):
         raise ValueError(f"{at_s!r} is no instant")
+    if not 0 <= epoch < _EPOCHS:
+        raise ValueError("no epoch of Redis")
     if len(sender) > _MAX_NAME:
         raise ValueError("a sender with a long name")
-    return Envelope(sender, int(document["epoch"]), at_s, messages)
+    return Envelope(sender, epoch, at_s, messages)
 
 
 class Inbox:
