@@ -8,6 +8,7 @@ import pytest
 
 from nanonets_proxy.cli.run_proxy import is_certain_to_start
 from nanonets_proxy.settings import load_settings
+from support.eventually import WAIT_S
 
 KEY = {"NANONETS_API_KEY": "a-key"}
 
@@ -67,3 +68,26 @@ assert run(["run", "--max-wait", "3s"], lambda config: 0, on_certain) == 0
     imported = set(done.stdout.split())
     assert "nanonets_proxy.settings.validation" in imported
     assert imported & {"nanonets_proxy.app", "nanonets_proxy.upstream", "nanonets_proxy.telemetry"} == set()
+
+
+def test_a_proxy_that_could_start_no_process_for_its_settings_ends_with_the_command(tmp_path: Path) -> None:
+    program = """
+import os
+fork, forks = os.fork, iter((0, 1))  # the two forks that detach the proxy
+
+def fork_twice():
+    if next(forks, None) is None:
+        raise OSError("no further process")
+    return fork()
+
+os.fork = fork_twice
+from nanonets_proxy.cli.main import main
+raise SystemExit(main())
+"""
+    command = [sys.executable, "-c", program, "run", "--max-wait", "3s", "--", "echo", "done"]
+    # It reads the log to its end, which is the end of the proxy.
+    done = subprocess.run(
+        command, capture_output=True, check=True, text=True, cwd=tmp_path, env=KEY, timeout=WAIT_S
+    )
+    assert done.stdout == "done\n"
+    assert done.stderr == ""

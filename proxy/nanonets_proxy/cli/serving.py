@@ -6,6 +6,7 @@ keeps the settings code in memory.
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from nanonets_proxy.process.inheritance import Inheritance
@@ -39,12 +40,13 @@ def read_and_serve(arguments: Sequence[str], inheritance: Inheritance) -> int:
     def read(send: "Callable[[Config], int]") -> int:
         return _run(arguments, send, None if companion is None else companion.certain)
 
-    try:
+    reader = None
+    with suppress(OSError):
         reader = SettingsReader(read)
-    except OSError:
-        return _run(arguments, serve, None)
     if companion is not None:
         companion.follow()
+    if reader is None:
+        return _run(arguments, serve, None)
     # Imports the modules of `serve` while the child reads.
     with lean_imports():
         import nanonets_proxy.process.serve  # noqa: F401  # only loads the module
