@@ -220,7 +220,8 @@ def test_a_missing_config_file_is_an_error_with_the_source_of_its_name() -> None
     ("content", "line", "fault"),
     [
         (b"max_wait = 3\nmax_waiting 5\n", 2, "Expected '=' after a key in a key/value pair"),
-        (b"max_wait = 3\nmax_wait = 4\n", 2, "Cannot overwrite a value; the name on this line is set twice"),
+        (b"max_wait = 3\nmax_wait = 4\n", 2, "Cannot overwrite a value; its name is set twice"),
+        (b"scopes = []\nscopes = [\n]\n", 3, "Cannot overwrite a value; its name is set twice"),
         (b"\n\nlisten = oops\n", 3, 'Invalid value; text needs quotes, as in max_wait = "30s"'),
         (
             b"max_wait = 5m\n",

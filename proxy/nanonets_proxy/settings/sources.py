@@ -29,7 +29,7 @@ _UNQUOTED = '; text needs quotes, as in max_wait = "30s"'
 _TOML_HINTS = {
     "Expected newline or end of document after a statement": _UNQUOTED,
     "Invalid value": _UNQUOTED,
-    "Cannot overwrite a value": "; the name on this line is set twice",
+    "Cannot overwrite a value": "; its name is set twice",
 }
 _TOML_PLACE = re.compile(r" \(at (?:line (?P<line>[0-9]+), column [0-9]+|end of document)\)$")
 
