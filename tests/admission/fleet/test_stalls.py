@@ -236,15 +236,16 @@ def test_a_leader_forgets_a_dead_replica_with_its_first_message_to_it() -> None:
     run_virtually(main())
 
 
+async def renew_in_vain(*_: object) -> None:
+    raise BusError("LOADING Redis is loading the dataset in memory")
+
+
 def test_a_replica_that_campaigns_in_vain_keeps_what_it_has_learned(monkeypatch: pytest.MonkeyPatch) -> None:
     """It wins the lease again and again, and loses it with its first beat."""
 
-    async def renew(*_: object) -> None:
-        raise BusError("LOADING Redis is loading the dataset in memory")
-
     async def main() -> None:
         scene = FleetScene(1, FixedWindow(40, 4.0))
-        monkeypatch.setattr(scene.buses[0], "renew", renew)
+        monkeypatch.setattr(scene.buses[0], "renew", renew_in_vain)
         await scene.start()
         scene.callers(0, 24)
         replica = scene.replicas[0]
@@ -289,9 +290,6 @@ def test_a_replica_that_never_leads_uses_the_limits_that_the_last_leader_kept(
 ) -> None:
     """It campaigns in vain, as in the two tests above, and reads them with its first lease."""
 
-    async def renew(*_: object) -> None:
-        raise BusError("LOADING Redis is loading the dataset in memory")
-
     async def main() -> None:
         before = FleetScene(1, FixedWindow(40, 4.0))
         await before.start()
@@ -301,7 +299,7 @@ def test_a_replica_that_never_leads_uses_the_limits_that_the_last_leader_kept(
         scene = FleetScene(1, FixedWindow(40, 4.0))
         scene.redis.kept["kept"] = before.redis.kept["kept"][0], scene.loop.time()
         scene.redis.delay_s = delay_s
-        monkeypatch.setattr(scene.buses[0], "renew", renew)
+        monkeypatch.setattr(scene.buses[0], "renew", renew_in_vain)
         await scene.start()
         scene.callers(0, 24)
         await asyncio.sleep(20.0)
