@@ -20,6 +20,7 @@ from nanonets_proxy.upstream.errors import (
     UpstreamRefused,
     UpstreamTimeout,
     UpstreamTlsCertificate,
+    UpstreamTlsCut,
     UpstreamUnreachable,
 )
 from nanonets_proxy.upstream.response_head import ResponseHead
@@ -113,7 +114,9 @@ def test_a_request_to_an_unavailable_upstream_is_retried_after_a_pause(
     assert decision == Decision(Step.RETRY, Outcome.FAILED, pause_s=pause_s)
 
 
-@pytest.mark.parametrize("error", [UpstreamClosed, UpstreamDnsFailed, UpstreamRefused, UpstreamUnreachable])
+@pytest.mark.parametrize(
+    "error", [UpstreamClosed, UpstreamDnsFailed, UpstreamRefused, UpstreamTlsCut, UpstreamUnreachable]
+)
 @pytest.mark.parametrize(
     ("method", "sent", "step"),
     [

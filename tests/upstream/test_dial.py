@@ -20,6 +20,7 @@ from nanonets_proxy.upstream.errors import (
     UpstreamError,
     UpstreamRefused,
     UpstreamTlsCertificate,
+    UpstreamTlsCut,
     UpstreamTlsProtocol,
     UpstreamUnreachable,
 )
@@ -272,13 +273,21 @@ async def test_a_server_without_tls_is_an_error(authority: CertificateAuthority)
         await until(lambda: upstream.ended == 1)
 
 
-async def test_a_handshake_that_is_cut_short_is_a_failed_connection(authority: CertificateAuthority) -> None:
+async def test_a_connection_that_ends_during_the_handshake_is_a_failed_handshake(
+    authority: CertificateAuthority,
+) -> None:
     async def resetting(peer: Peer) -> None:
         await peer.read_exactly(1)
         peer.reset()
 
-    async with RawUpstream(resetting) as upstream:
-        assert type(await failure_of(dialer(https(upstream), authority.file))) is UpstreamUnreachable
+    async def closing(peer: Peer) -> None:
+        await peer.read_some()  # as some servers that know no TLS 1.2: they send no alert
+
+    for behave, reason in ((resetting, "ECONNRESET"), (closing, "closed")):
+        async with RawUpstream(behave) as upstream:
+            error = await failure_of(dialer(https(upstream), authority.file))
+        assert type(error) is UpstreamTlsCut
+        assert (error.code, error.details["reason"]) == ("upstream_tls_failed", reason)
 
 
 async def test_the_connect_timeout_includes_the_handshake(authority: CertificateAuthority) -> None:

@@ -29,11 +29,12 @@ from nanonets_proxy.upstream.errors import (
     UpstreamDnsFailed,
     UpstreamError,
     UpstreamRefused,
+    UpstreamTlsCut,
     UpstreamUnreachable,
 )
 
-# A failed handshake, a malformed response or a spent time limit would fail again, or cost as much time again.
-_TEMPORARY_ERRORS: Final = (UpstreamClosed, UpstreamDnsFailed, UpstreamRefused, UpstreamUnreachable)
+# A handshake that an alert ended, a malformed response or a spent time limit would fail again, or cost as much time.
+_TEMPORARY_ERRORS: Final = (UpstreamClosed, UpstreamDnsFailed, UpstreamRefused, UpstreamTlsCut, UpstreamUnreachable)
 MAY_BE_SENT_AGAIN: Final = RETRIED_STATUSES | {401, 429}
 """For any other status, the decision is SERVED."""
 

@@ -31,6 +31,7 @@ from nanonets_proxy.upstream.errors import (
     UpstreamForbiddenAddress,
     UpstreamRefused,
     UpstreamTlsCertificate,
+    UpstreamTlsCut,
     UpstreamTlsProtocol,
     UpstreamUnreachable,
 )
@@ -45,7 +46,10 @@ _MAX_CONNECT_RESPONSE_BYTES: Final = 16 * 1024
 _CONNECT_STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])[ \r]")
 _NO_TUNNEL: Final = "The egress proxy closed the connection or sent an invalid response."
 _RESOLVER_ERRORS: Final = {getattr(socket, name): name for name in dir(socket) if name.startswith("EAI_")}
-_WITHOUT_CONNECTION: Final = (UpstreamDnsFailed, UpstreamRefused, UpstreamUnreachable, UpstreamConnectTimeout)
+# A firewall ends a connection to a forbidden name during the handshake.
+_WITHOUT_CONNECTION: Final = (
+    *(UpstreamConnectTimeout, UpstreamDnsFailed, UpstreamRefused, UpstreamTlsCut, UpstreamUnreachable),
+)
 _NO_HANDSHAKE: Final = "The TLS handshake with the upstream failed."
 _UNROUTABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL})
 
@@ -164,6 +168,10 @@ class Dialer:
             raise UpstreamTlsProtocol(_NO_HANDSHAKE, reason="bytes before the handshake")
         try:
             tls = await loop.start_tls(below, connection, context, server_hostname=self._policy.origin.host)
+        except ConnectionError as error:
+            below.abort()
+            reason = _reason(error) or {"reason": "closed"}
+            raise UpstreamTlsCut("The upstream ended the connection during the TLS handshake.", **reason) from error
         except BaseException:
             below.abort()
             raise

@@ -64,6 +64,10 @@ class UpstreamTlsProtocol(UpstreamError):
     proxy_error = "tls_protocol_error"
 
 
+class UpstreamTlsCut(UpstreamTlsProtocol):
+    """The connection ended during the TLS handshake: some servers without TLS 1.2 send no alert."""
+
+
 class EgressProxyRefused(UpstreamError):
     """The egress proxy refused the tunnel, or failed."""
 
