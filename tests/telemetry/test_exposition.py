@@ -44,7 +44,8 @@ def _registry() -> CollectorRegistry:
 
 
 @pytest.mark.parametrize(
-    "accept", ["", "*/*", "text/html,*/*;q=0.8", "text/plain;version=0.0.4", f"{OPENMETRICS};q=0"]
+    "accept",
+    ["", "*/*", "text/html,*/*;q=0.8", "text/plain;version=0.0.4", f"{OPENMETRICS};q=0", "," * 64 + OPENMETRICS],
 )
 async def test_prometheus_text_is_the_default(accept: str) -> None:
     registry = _registry()
@@ -54,7 +55,8 @@ async def test_prometheus_text_is_the_default(accept: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "accept", [OPENMETRICS, "text/plain, Application/OpenMetrics-Text; version=nonsense", PROMETHEUS]
+    "accept",
+    ["," * 63 + OPENMETRICS, OPENMETRICS, "text/plain, Application/OpenMetrics-Text; version=nonsense", PROMETHEUS],
 )
 async def test_openmetrics_is_sent_to_a_scraper_that_asks_for_it(accept: str) -> None:
     registry = _registry()

@@ -33,7 +33,7 @@ from nanonets_proxy.upstream.errors import (
     UpstreamUnreachable,
 )
 
-# A handshake that an alert ended, a malformed response or a spent time limit would fail again, or cost as much time.
+# A handshake that an alert ended, a malformed response or a spent time limit fails again, or costs as much time.
 _TEMPORARY_ERRORS: Final = (UpstreamClosed, UpstreamDnsFailed, UpstreamRefused, UpstreamTlsCut, UpstreamUnreachable)
 MAY_BE_SENT_AGAIN: Final = RETRIED_STATUSES | {401, 429}
 """For any other status, the decision is SERVED."""

@@ -1,5 +1,8 @@
 """Header fields in both directions: strip, rewrite, inject."""
 
+import sys
+from types import FrameType
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +11,7 @@ from nanonets_proxy.core.http.headers import (
     LocationRewrite,
     caller_response_head,
     chunked_body_end,
+    connection_options,
     passing_lines,
     via_field,
 )
@@ -416,3 +420,20 @@ def test_trailers_follow_the_last_chunk() -> None:
 def test_a_trailer_that_must_be_a_header_field_is_dropped(name: bytes) -> None:
     """A recipient may merge trailers into the header section."""
     assert chunked_body_end([(name, b"chunked"), (b"A", b"1")]) == b"0\r\nA: 1\r\n\r\n"
+
+
+def test_each_of_many_names_in_connection_counts_and_costs_no_step_of_its_own() -> None:
+    steps = 0
+
+    def count(_frame: FrameType, _event: str, _argument: object) -> None:
+        nonlocal steps
+        steps += 1
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        names = connection_options(b"a, b,, B ,Cache-Control," * 2000 + b" X-Last")
+    finally:
+        sys.setprofile(before)
+    assert names == {b"", b"a", b"b", b"x-last"}
+    assert steps < 100

@@ -28,6 +28,12 @@ def test_a_malformed_urgency_is_ignored(value: bytes) -> None:
     assert urgency([value]) == 3
 
 
+def test_members_beyond_the_64th_are_ignored_so_that_a_long_list_costs_little() -> None:
+    assert urgency([b"u=1," * 63 + b"u=5"]) == 5
+    assert urgency([b"u=1," * 64 + b"u=5"]) == 1
+    assert urgency([b"," * 16_000] * 3 + [b"u=5"]) == 3
+
+
 @given(st.lists(st.binary(max_size=40), max_size=5))
 def test_any_bytes_give_an_urgency_from_0_to_7(values: list[bytes]) -> None:
     assert 0 <= urgency(values) <= 7

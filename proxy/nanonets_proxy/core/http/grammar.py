@@ -5,6 +5,8 @@ from typing import Final
 
 TOKEN_PATTERN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"
 TOKEN: Final = re.compile(TOKEN_PATTERN)
+MOST_LIST_ITEMS: Final = 64
+"""How many items of a list-valued field count, where a longer list is of no use: 48 KB of commas take 20 ms."""
 
 
 def is_token(text: str) -> bool:

@@ -4,7 +4,8 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 
-_MOST = 64  # preferences; a head has room for 60,000, which would take 20 ms
+from nanonets_proxy.core.http.grammar import MOST_LIST_ITEMS
+
 # RFC 7240 §2: preferences are a comma-separated list, each `name[=value]` with optional parameters behind `;`.
 # A comma in quotes separates nothing. Escapes are not looked at: a long value must be read in linear time.
 _PREFERENCE = re.compile(rb'(?:[^",]|"[^"]*"|")+')
@@ -27,7 +28,7 @@ def prefers_async(values: Iterable[bytes]) -> bool:
 
 def _preferences(values: Iterable[bytes]) -> Iterator[bytes]:
     pieces = (
-        (found[0] for found in _PREFERENCE.finditer(value)) if b'"' in value else value.split(b",", _MOST)
+        (found[0] for found in _PREFERENCE.finditer(value)) if b'"' in value else value.split(b",", MOST_LIST_ITEMS)
         for value in values
     )
-    return islice(chain.from_iterable(pieces), _MOST)
+    return islice(chain.from_iterable(pieces), MOST_LIST_ITEMS)

@@ -94,4 +94,4 @@ def _directives(value: bytes) -> set[bytes]:
 
     A comma in a quoted value splits it. That can only add names, and an added name forbids more.
     """
-    return {item.partition(b"=")[0].strip().lower() for item in value.split(b",")}
+    return {item.partition(b"=")[0].strip().lower() for item in set(value.split(b","))}

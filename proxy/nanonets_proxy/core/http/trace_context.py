@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 
 # §3.2.2: version, trace id, parent id and flags, in lower case. No id may be all zeros, and version ff is invalid.
 _TRACEPARENT: Final = re.compile(
-    rb"[ \t]*(?!ff)([0-9a-f]{2})-((?!0{32})[0-9a-f]{32})-((?!0{16})[0-9a-f]{16})-([0-9a-f]{2})(-.*)?[ \t]*"
+    rb"[ \t]*+(?!ff)([0-9a-f]{2})-((?!0{32})[0-9a-f]{32})-((?!0{16})[0-9a-f]{16})-([0-9a-f]{2})(-.*)?[ \t]*"
 )
 # §3.2.2.3: sampled, and random (level 2). §4.3: a flag that this version does not know becomes zero.
 _KNOWN_FLAGS: Final = 0b11

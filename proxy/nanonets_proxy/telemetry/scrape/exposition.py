@@ -15,6 +15,8 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
+from nanonets_proxy.core.http.grammar import MOST_LIST_ITEMS
+
 _OPENMETRICS: Final = "application/openmetrics-text"
 _EOF: Final = b"# EOF\n"
 _SLICE: Final = 20
@@ -35,7 +37,7 @@ async def render(registry: CollectorRegistry, accept: str) -> tuple[str, bytes]:
 
 
 def _accepts_openmetrics(accept: str) -> bool:
-    for choice in accept.lower().split(","):
+    for choice in accept.lower().split(",", MOST_LIST_ITEMS)[:MOST_LIST_ITEMS]:
         media_type, *parameters = (part.strip() for part in choice.split(";"))
         if media_type == _OPENMETRICS and "q=0" not in parameters:
             return True
