@@ -170,8 +170,9 @@ class Dialer:
             tls = await loop.start_tls(below, connection, context, server_hostname=self._policy.origin.host)
         except ConnectionError as error:
             below.abort()
-            reason = _reason(error) or {"reason": "closed"}
-            raise UpstreamTlsCut("The upstream ended the connection during the TLS handshake.", **reason) from error
+            cut = UpstreamTlsCut("The upstream ended the connection during the TLS handshake.", reason="closed")
+            cut.details |= _reason(error)
+            raise cut from error
         except BaseException:
             below.abort()
             raise
