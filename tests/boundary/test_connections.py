@@ -164,13 +164,29 @@ class Connection:
         is_stalled: bool,
         close: Callable[["Connection"], None],
     ) -> None:
-        self.peer = Peer("unknown" if address == "unknown" else name_of_address(address or "::1"), address)
+        self.looks = 0
+        """How often the limits have looked at it."""
+        self._peer = Peer("unknown" if address == "unknown" else name_of_address(address or "::1"), address)
         self.is_idle = is_idle
         self.idle_since_s = 99.5 if is_fresh else 99.0
         self.awaits_body = not is_idle and is_fresh
         self.stalled_since_s = 99.0 if is_stalled else math.inf
         self.is_unread = False
         self._close = close
+
+    @property
+    def peer(self) -> Peer:
+        self.looks += 1
+        return self._peer
+
+    @property
+    def is_idle(self) -> bool:
+        self.looks += 1
+        return self._is_idle
+
+    @is_idle.setter
+    def is_idle(self, is_idle: bool) -> None:
+        self._is_idle = is_idle
 
     def has_unread_bytes(self) -> bool:
         return self.is_unread
@@ -190,15 +206,11 @@ class Listener:
     def __init__(self, most: int, most_per_peer: int) -> None:
         self.open: list[Connection] = []
         self.now_s = 100.0
-        self.walks = 0
-        """How often the limits have looked at all connections."""
         policy = ConnectionPolicy(most, most_per_peer, keep_alive_s=60.0, head_timeout_s=60.0, last_file=1000)
         self.alerts = Alerts(CollectorRegistry())
-        self.limits = ConnectionLimits(policy, CollectorRegistry(), self._walk, self.alerts, lambda: self.now_s)
-
-    def _walk(self) -> list[Connection]:
-        self.walks += 1
-        return list(self.open)
+        self.limits = ConnectionLimits(
+            policy, CollectorRegistry(), lambda: list(self.open), self.alerts, lambda: self.now_s
+        )
 
     def connect(
         self,
@@ -307,10 +319,19 @@ def test_newcomers_that_find_no_room_seldom_cost_a_walk_over_all_connections(add
     for _ in range(100):
         assert not listener.connect(address, is_idle=False)
         listener.now_s += 0.001
-    assert listener.walks <= 11, "each takes more than a millisecond"
+    assert listener.open[0].looks <= 2 + 11, "each walk takes more than a millisecond"
     listener.open[0].is_idle = True
     listener.now_s += 0.1
     assert listener.connect(address), "room is found all the same"
+
+
+def test_an_address_at_its_limit_costs_no_look_at_the_connections_of_others() -> None:
+    listener = Listener(most=1000, most_per_peer=2)
+    assert all(listener.connect(f"192.0.2.{host}", is_idle=False) for host in range(2, 250))
+    others, looks = list(listener.open), [each.looks for each in listener.open]
+    assert all(listener.connect("192.0.2.1") for _ in range(100))
+    assert [each.looks for each in others] == looks
+    assert listener.count("192.0.2.1") == 2
 
 
 def test_an_address_that_finds_no_room_does_not_keep_others_from_looking_for_room() -> None:

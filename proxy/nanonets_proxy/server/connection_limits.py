@@ -18,7 +18,7 @@ callers that try again and again would keep the event loop busy with walks over 
 Loopback addresses and unix sockets stand for many callers, so only the total limit applies to them.
 """
 
-from collections import Counter as Counts
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -118,7 +118,8 @@ class ConnectionLimits:
         self._now_s = now_s
         self._all_open = all_open
         self._alerts = alerts
-        self._per_peer: Counts[str] = Counts()
+        # For each address its connections, the oldest first: one at its limit costs no walk over those of others.
+        self._per_peer: defaultdict[str, dict[Connection, None]] = defaultdict(dict)
         self._open = 0
         self._given_up: set[Connection] = set()  # they made room, and are not lost yet
         self._displaced: set[Connection] = set()  # so are these, and they are not counted any more
@@ -142,10 +143,9 @@ class ConnectionLimits:
         address = _limited_address(newcomer.peer)
         self._open += 1
         if address is not None:
-            self._per_peer[address] += 1
-            if self._per_peer[address] > self._policy.max_connections_per_peer and not self._make_room(
-                newcomer, address
-            ):
+            own = self._per_peer[address]
+            own[newcomer] = None
+            if len(own) > self._policy.max_connections_per_peer and not self._make_room(newcomer, address):
                 name, limit = "max_connections_per_peer", self._policy.max_connections_per_peer
                 self._report(name, limit, f"raise {name}, or let the caller at that address use fewer connections")
                 return False
@@ -171,7 +171,7 @@ class ConnectionLimits:
         address = _limited_address(connection.peer)
         self._open -= 1
         if address is not None:
-            self._per_peer[address] -= 1
+            del self._per_peer[address][connection]
             if not self._per_peer[address]:
                 del self._per_peer[address]
                 self._next_walk_s.pop(address, None)
@@ -191,9 +191,8 @@ class ConnectionLimits:
         idle: list[Connection] = []
         fresh: list[Connection] = []
         stalled: Connection | None = None
-        for connection in self._all_open():
-            is_counted = address is None or _limited_address(connection.peer) == address
-            if not is_counted or connection is newcomer or connection in self._displaced:
+        for connection in self._all_open() if address is None else self._per_peer[address]:
+            if connection is newcomer or connection in self._displaced:
                 continue
             if connection.is_idle:
                 (idle if connection.idle_since_s <= before_s else fresh).append(connection)
@@ -218,7 +217,8 @@ class ConnectionLimits:
             else:
                 self._give_up(connection)
         if not displaced:
-            self._next_walk_s[address] = now_s + self._open * _NO_WALK_S
+            walked = self._open if address is None else len(self._per_peer[address])
+            self._next_walk_s[address] = now_s + walked * _NO_WALK_S
         self._shed.labels("idle" if displaced else "new").inc(len(displaced) or 1)
         return bool(displaced)
 
