@@ -123,7 +123,8 @@ def test_a_limit_that_is_forgotten_is_met_with_early_tries_again() -> None:
     scene = Scene()
     unknown = scene.limit.estimate.belief
     for now in (0.0, 100.0, 200.0):
-        opens_at_s = scene.burst(now, 20, 3.0)
-        assert opens_at_s == pytest.approx(now + 2.125)
-        scene.probe(opens_at_s)
+        for accepted in (10, 5):
+            opens_at_s = scene.burst(now, accepted, 4.0)
+            assert opens_at_s == pytest.approx(now + 3.125)
+            now = scene.probe(opens_at_s)
         scene.limit.restore(unknown)

@@ -303,6 +303,15 @@ def test_after_a_late_period_probe_without_hints_the_next_one_asks_for_a_larger_
         assert not estimate.prefers_count_probe
 
 
+def test_a_refused_probe_ends_the_preference_for_a_larger_count() -> None:
+    estimate = estimate_of(10, 10.0, [number / 2 for number in range(10)])
+    estimate.period_probe_granted(9.9)
+    estimate.shorten_period(10.0)
+    assert estimate.prefers_count_probe
+    learn_from(estimate, backoff(GrantKind.COUNT_PROBE, 10.1, 1.0), 11.1)
+    assert not estimate.prefers_count_probe
+
+
 def test_after_a_burst_of_which_few_were_accepted_each_accepted_probe_proves_half_the_period() -> None:
     estimate = LimitEstimate()
     estimate.window.add(0.0)
