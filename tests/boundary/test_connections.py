@@ -342,6 +342,15 @@ def test_an_address_that_finds_no_room_does_not_keep_others_from_looking_for_roo
     assert listener.connect("192.0.2.2")
 
 
+def test_an_address_that_found_no_room_takes_no_memory_after_its_last_connection() -> None:
+    listener = Listener(most=100, most_per_peer=2)
+    assert [listener.connect("192.0.2.1", is_idle=False) for _ in range(3)] == [True, True, False]
+    assert listener.limits._next_walk_s
+    for connection in list(listener.open):
+        listener.close(connection)
+    assert not listener.limits._next_walk_s
+
+
 def test_an_ipv6_host_does_not_get_a_limit_for_each_of_its_addresses() -> None:
     listener = Listener(100, 2)
     assert listener.connect("2001:db8:0:1::1", is_idle=False)

@@ -54,3 +54,15 @@ async def test_a_file_that_failed_for_a_moment_is_read_again_although_it_did_not
     (event,) = log.events("file_not_reloaded")
     assert "Input/output error" in event["reason"]
     assert len(log.events("file_reloaded")) == 1
+
+
+async def test_the_alert_about_a_file_ends_when_no_setting_names_the_file_any_more(tmp_path: Path) -> None:
+    def load() -> None:
+        raise ValueError("is empty")
+
+    alerts = Alerts(CollectorRegistry())
+    file = ReloadedFile(tmp_path / "tokens", "caller_tokens_file", load, alerts)
+    assert file.reload() is not None
+    assert alerts.to_json()
+    file.cancel()
+    assert not alerts.to_json()
