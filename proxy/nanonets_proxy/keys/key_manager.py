@@ -52,7 +52,7 @@ class KeyManagerPolicy:
 
 @dataclass(frozen=True, slots=True)
 class KeyManagerServices:
-    """`redact` adds byte strings that must never appear in the log. `probe` tests a key upstream."""
+    """`redact` adds all forms of a key, as `Redactor.for_source` returns it. `probe` tests a key upstream."""
 
     redact: Callable[[Iterable[bytes]], None]
     registry: CollectorRegistry
@@ -277,8 +277,8 @@ class KeyManager:
             self._reporter.source_failed(sentence)
 
     def _take_reading(self, found: tuple[FoundKey, ...], *, on_demand: bool) -> None:
-        for item in found:
-            self._services.redact(item.key.secrets())
+        for key in [*(record.key for record in self._known.records), *(item.key for item in found)]:
+            self._services.redact(key.secrets())
         self._report(self._keyring.read(found, self._loop.time(), on_demand=on_demand))
 
     # --- reporting ----------------------------------------------------------------------------

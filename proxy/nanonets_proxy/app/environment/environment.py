@@ -98,7 +98,7 @@ class Environment:
             initial.keys,
             _key_policy(config),
             KeyManagerServices(
-                redact=redactor.add,
+                redact=redactor.for_source(),
                 registry=self.metrics.registry,
                 alerts=self.alerts,
                 probe=self._upstream.key_probe(config),
