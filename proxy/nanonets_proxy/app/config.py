@@ -177,6 +177,8 @@ class ServeConfig:
     """The unparsed settings that this configuration was made from, for a reload to compare. May hold secrets."""
     secret_variables: tuple[str, ...]
     """The environment variables that may hold a secret. Nothing reads them after the keys are read."""
+    secret_flags: tuple[str, ...]
+    """The settings whose secret is on the command line."""
 
     def with_source(self, error: str) -> str:
         """Appends the source of the setting that an error begins with, unless it has none, or several."""

@@ -24,6 +24,7 @@ from nanonets_proxy.admin.server import AdminHandler, admin_connection_policy
 from nanonets_proxy.app.clock_watch import ClockWatch
 from nanonets_proxy.app.config import ServeConfig
 from nanonets_proxy.app.environment.environment import Environment
+from nanonets_proxy.app.environment.faults import report_secret_flags
 from nanonets_proxy.app.exporters import make_metrics_exporter, make_webhook
 from nanonets_proxy.app.handover import Handover
 from nanonets_proxy.app.listening import Listening
@@ -128,6 +129,7 @@ class Program:
         self.handover = Handover(environments, self.admin_listening)
         """Gives away all that the program serves, or takes it over."""
         self._webhook = make_webhook(config.webhook, environments, process, redactor)
+        report_secret_flags(alerts, config.secret_flags)
         self._metrics_exporter = make_metrics_exporter(config.otlp_metrics, environments, process, redactor.mask)
         self._watches: list[_Watch] = [
             EventLoopLag(process),

@@ -28,7 +28,16 @@ LIVE: Final = frozenset(
 """The fields that `Environment.prepare_change` applies."""
 
 PROGRAM_FIXED: Final = frozenset(
-    {"sandbox", "admin_listen", "admin_quit", "ledger", "otlp_metrics", "webhook", "secret_variables"}
+    {
+        "sandbox",
+        "admin_listen",
+        "admin_quit",
+        "ledger",
+        "otlp_metrics",
+        "webhook",
+        "secret_variables",
+        "secret_flags",
+    }
 )
 """The fields of a ServeConfig that only a restart changes."""
 

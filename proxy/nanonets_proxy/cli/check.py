@@ -12,13 +12,13 @@ from nanonets_proxy.core.jobs.lifecycle import JobState
 from nanonets_proxy.core.keys.api_key import KeyUnusable
 from nanonets_proxy.core.keys.audience import Audience
 from nanonets_proxy.core.keys.key_owners import KeyOwners
-from nanonets_proxy.core.status.error_advice import RAISE_OPEN_FILES
+from nanonets_proxy.core.status.error_advice import RAISE_OPEN_FILES, secret_flag_advice
 from nanonets_proxy.keys.files import can_be_read_by_others, os_fault
 from nanonets_proxy.keys.source import FileKey, NoKeyGiven
 from nanonets_proxy.server.open_files import most_connections, open_files_limit
 from nanonets_proxy.settings import LoadedSettings, Settings, SettingsError
 from nanonets_proxy.settings.configure import fleet_policy, ignored_proxy_variable
-from nanonets_proxy.settings.key_source import key_source_config
+from nanonets_proxy.settings.key_source import key_source_config, secret_flags
 from nanonets_proxy.settings.presets import is_default
 
 _MIB: Final = 2**20
@@ -46,6 +46,9 @@ def check_environments(loaded: LoadedSettings[Settings], environ: Mapping[str, s
         fault = open_fault(path)
         detail = f"{path} is writable" if fault is None else f"{path} {fault}"
         results.append(CheckResult("ledger", ok=fault is None, detail=detail))
+    for name in secret_flags(loaded):
+        detail = f"{name} holds a secret: {secret_flag_advice(name)}"
+        results.append(CheckResult("command line", ok=True, detail=detail, warning=True))
     if settings.sandbox:
         results += _check_jobs(settings, "sandbox")
         return [*results, CheckResult("key", ok=True, detail="not needed: the sandbox is served")]

@@ -18,7 +18,7 @@ from nanonets_proxy.keys.source import KeySourceConfig
 from nanonets_proxy.request.policy import HandlerPolicy
 from nanonets_proxy.server.connection.body_times import BodyTimes
 from nanonets_proxy.server.open_files import most_forwarded
-from nanonets_proxy.settings.key_source import key_source_config, secret_variables
+from nanonets_proxy.settings.key_source import key_source_config, secret_flags, secret_variables
 from nanonets_proxy.settings.loaded import LoadedSettings, given_values
 from nanonets_proxy.settings.model.proxy import Settings
 from nanonets_proxy.settings.model.sandbox import SandboxSettings
@@ -69,6 +69,7 @@ def serve_config(
         log_level=settings.log_level,
         given=given_values(loaded),
         secret_variables=secret_variables(loaded.environments),
+        secret_flags=secret_flags(loaded),
     )
 
 

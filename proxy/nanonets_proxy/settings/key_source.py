@@ -2,10 +2,15 @@
 
 import shlex
 from collections.abc import Iterable, Mapping
+from typing import Final
 
 from nanonets_proxy.keys.source import KeySource, KeySourceConfig, key_variable
 from nanonets_proxy.keys.vault_policy import TOKEN_VARIABLE, VaultAuth, VaultPolicy
+from nanonets_proxy.settings.loaded import LoadedSettings
 from nanonets_proxy.settings.model.proxy import Settings
+from nanonets_proxy.settings.sources import flag_name
+
+_SECRET_SETTINGS: Final = ("coordination", "egress_proxy", "webhook_url")
 
 
 def key_source_config(settings: Settings, environ: Mapping[str, str], environment: str = "") -> KeySourceConfig:
@@ -17,8 +22,17 @@ def secret_variables(environments: Iterable[str]) -> tuple[str, ...]:
     """Returns the variables that may hold a secret. Nothing reads them after the sources are made."""
     keys = map(key_variable, ["", *environments])
     prefix = Settings.model_config["env_prefix"]
-    settings = ("COORDINATION", "EGRESS_PROXY", "WEBHOOK_URL")
-    return (*keys, TOKEN_VARIABLE, *(f"{prefix}{name}" for name in settings))
+    return (*keys, TOKEN_VARIABLE, *(f"{prefix}{name}".upper() for name in _SECRET_SETTINGS))
+
+
+def secret_flags(loaded: LoadedSettings[Settings]) -> tuple[str, ...]:
+    """Returns the settings whose value holds a secret and is on the command line, which all users can see."""
+    values = {name: getattr(loaded.settings, name) for name in _SECRET_SETTINGS}
+    return tuple(
+        name
+        for name, value in values.items()
+        if value is not None and value.secrets() and loaded.sources.get(name) == f"flag {flag_name(name)}"
+    )
 
 
 def _stores(settings: Settings, environ: Mapping[str, str]) -> list[KeySource]:

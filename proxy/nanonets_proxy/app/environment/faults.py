@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from nanonets_proxy.app.config import EnvironmentConfig
-from nanonets_proxy.core.status.error_advice import RAISE_OPEN_FILES
+from nanonets_proxy.core.status.error_advice import RAISE_OPEN_FILES, secret_flag_advice
 from nanonets_proxy.keys.files import can_be_read_by_others
 from nanonets_proxy.server.open_files import open_files_limit
 from nanonets_proxy.telemetry.alerts import Alerts
@@ -91,6 +91,14 @@ def report_exposed_files(alerts: Alerts, paths: Iterable[Path]) -> None:
         if can_be_read_by_others(path):
             advice = f"let only the proxy's user read it: chmod 600 {path}"
             alerts.report("secret_file_exposed", advice, lasting=True, path=str(path))
+
+
+def report_secret_flags(alerts: Alerts, settings: Iterable[str]) -> None:
+    """Reports the settings whose secret is on the command line."""
+    for setting in settings:
+        alerts.report(
+            "secret_on_command_line", secret_flag_advice(setting), kind=setting, lasting=True, setting=setting
+        )
 
 
 def report_uncounted_pages(alerts: Alerts) -> None:

@@ -74,3 +74,12 @@ def advice_for(kind: str, reason: str = "") -> str:
     if kind.startswith("upstream_4"):
         return _CLIENT_ERROR
     return _SERVER_ERROR if kind.startswith("upstream_5") else _UNKNOWN
+
+
+def secret_flag_advice(setting: str) -> str:
+    """Returns the cure for a setting whose secret is on the command line."""
+    variable = f"nanonets_proxy_{setting}"
+    return (
+        f"set the variable {variable.upper()} or the secret file {variable} in place of the flag, and change the "
+        "secret: all users of this machine can read a command line"
+    )
