@@ -29,17 +29,30 @@ def test_a_limit_is_proven_and_raised_although_some_requests_are_always_unconfir
 
 
 @pytest.mark.parametrize("outcome", [Outcome.UNUSED, Outcome.FAILED])
-def test_a_request_that_was_not_served_proves_no_limit(outcome: Outcome) -> None:
+@pytest.mark.parametrize(("number", "proven"), [(0, 5), (9, 5), (10, 10)])
+def test_a_request_that_was_not_served_proves_no_limit(outcome: Outcome, number: int, proven: int) -> None:
+    """The first ten requests use up the window, and the last one is still unconfirmed."""
     limit = Limit(GatePolicy(max_in_flight=100, max_waiting=100), lambda: 0.0)
     limit.state, estimate = LimitState.LEARNED, limit.estimate
     estimate.set_known(10, 10.0, 5)
-    limit.slow_start.restart(10)
+    estimate.concurrency.limit = 50
     limit.slow_start.timeout_s = 30.0
-    serials = [limit.grant(kind, 20.0) for _ in range(10) if (kind := limit.grant_kind(20.0)) is not None]
-    assert len(serials) == 10
-    limit.not_served(serials[-1], 20.0, outcome, 20.1, None)
-    other = limit.grant(GrantKind.UNPROVEN, 20.2)
+    serials = [limit.grant(GrantKind.UNPROVEN, 20.0) for _ in range(12)]
+    limit.not_served(serials.pop(number), 20.0, outcome, 20.1, None)
     for serial in serials[:-1]:
         limit.served(serial, 20.3)
-    assert limit.slow_start.unconfirmed == {other: 20.2}
+    assert len(limit.slow_start.unconfirmed) == 1
+    assert estimate.proven == proven
+
+
+def test_without_a_concurrency_limit_a_count_is_proven_once_no_request_is_unconfirmed() -> None:
+    limit = Limit(GatePolicy(max_in_flight=100, max_waiting=100), lambda: 0.0)
+    limit.state, estimate = LimitState.LEARNED, limit.estimate
+    estimate.set_known(10, 10.0, 5)
+    limit.slow_start.timeout_s = 30.0
+    *serials, last = [limit.grant(GrantKind.UNPROVEN, 20.0) for _ in range(11)]
+    for serial in serials:
+        limit.served(serial, 20.3)
     assert estimate.proven == 5
+    limit.served(last, 20.4)
+    assert estimate.proven == 10
