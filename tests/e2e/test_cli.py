@@ -360,10 +360,15 @@ def test_check_tests_the_server_of_a_fleet_as_the_start_does(run) -> None:
     done = run("check", *arguments, env={"NANONETS_API_KEY": "k"})
     assert done.returncode == FAILED
     (line,) = [line for line in done.stdout.splitlines() if "coordination" in line]
-    has_client = importlib.util.find_spec("redis") is not None
-    reason = "127.0.0.1:1 cannot be reached" if has_client else "install the extra nanonets-proxy[redis]"
-    assert line.startswith("fail  coordination")
-    assert reason in line
+    if importlib.util.find_spec("redis") is None:
+        assert line == "fail  coordination  install the extra nanonets-proxy[redis]"
+        return
+    assert line.startswith("fail  coordination  redis://127.0.0.1:1/0 cannot be reached: ")
+    assert line.endswith("; this proxy would begin alone, and /readyz would say 503")
+    done = run("check", *arguments[:2], env={"NANONETS_API_KEY": "k"})
+    (line,) = [line for line in done.stdout.splitlines() if "coordination" in line]
+    assert line.startswith("warn  coordination")
+    assert line.endswith("; this proxy would begin alone")
 
 
 @pytest.mark.parametrize("name", ["missing/state.json", ""])

@@ -143,10 +143,11 @@ def _check_coordination(settings: Settings, name: str) -> Iterator[CheckResult]:
     except CoordinationUnusable as error:
         yield CheckResult("coordination", ok=False, detail=str(error).removeprefix("coordination: "))
         return
-    detail = f"{policy.address} can be used" if fault is None else f"{fault}; this proxy would begin alone"
-    yield CheckResult(
-        "coordination", ok=fault is None or not policy.required, detail=detail, warning=fault is not None
-    )
+    if fault is None:
+        yield CheckResult("coordination", ok=True, detail=f"{policy.address} can be used")
+        return
+    result = "this proxy would begin alone" + (", and /readyz would say 503" if policy.required else "")
+    yield CheckResult("coordination", ok=not policy.required, detail=f"{fault}; {result}", warning=True)
 
 
 def _check_open_files(settings: Settings, environments: int) -> Iterator[CheckResult]:
