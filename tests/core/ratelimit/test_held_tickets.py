@@ -2,6 +2,8 @@
 
 import math
 
+from nanonets_proxy.core.ratelimit.gate import Gate
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.held_tickets import HeldTickets
 from nanonets_proxy.core.ratelimit.tickets import Ticket
 
@@ -40,3 +42,14 @@ def test_a_sleep_of_the_machine_counts_as_waiting() -> None:
     _hold(held, 30.0)
     held.note_sleep(12.0)
     assert held.next_due_at_s() == 18.0
+
+
+def test_a_held_ticket_is_granted_earlier_by_the_length_of_a_sleep() -> None:
+    gate = Gate(GatePolicy(max_in_flight=10, max_waiting=10), lambda: 0.0)
+    ticket = Ticket("account", math.inf, "a")
+    ticket.held_until_s = 130.0
+    assert gate.enqueue(ticket, 100.0) is None
+    assert gate.poll(100.0).wake_at_s == 130.0
+    gate.note_sleep(12.0)
+    assert gate.poll(117.9).granted == []
+    assert gate.poll(118.0).granted == [ticket]
