@@ -18,7 +18,7 @@ assert run({arguments}, lambda config: 0) == 0
 print(*sys.modules)
 """
 _OTHERS = {
-    *("aiohttp", "asyncio.events", "prometheus_client", "sqlite3", "structlog", "uvloop"),
+    *("aiohttp", "prometheus_client", "sqlite3", "structlog", "uvloop"),
     *("nanonets_proxy.cli.check", "nanonets_proxy.cli.ledger", "nanonets_proxy.cli.admin_client"),
     *("nanonets_proxy.settings.merge", "nanonets_proxy.settings.reference"),
     *("nanonets_proxy.core.ratelimit.gate", "nanonets_proxy.process.settings_rereader"),
