@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from nanonets_proxy.core.jobs.window import JobLane
 from nanonets_proxy.jobs import jobs
 from support.eventually import WAIT_S, until
 from support.job_scene import ASYNC, accepted, job_scene, paused_writer, stored
@@ -152,6 +153,19 @@ async def test_jobs_that_are_submitted_together_take_no_more_places_than_there_a
         for _ in callers:
             await (await upstream.next_request()).respond(OK)
         await until(lambda: stored(folder) == ["done"] * 10)
+
+
+async def test_a_submission_reserves_no_room_that_a_claim_may_be_taking(folder: Path) -> None:
+    async with ScriptedUpstream() as upstream, job_scene(upstream.origin, folder) as scene:
+        runner, lane = scene.jobs.runner, JobLane("caller", "account", 3)
+        with paused_writer(scene.jobs.writer) as pause:
+            await until(pause.begun.is_set)
+            claim = asyncio.create_task(runner.claim())
+            await until(lambda: scene.jobs.writer._queue.qsize() >= 1)
+            assert not runner.reserve(lane)
+        await claim
+        await until(lambda: runner.reserve(lane))
+        runner.release(lane)
 
 
 async def test_a_job_starts_at_once_when_the_job_of_another_lane_frees_the_only_place(

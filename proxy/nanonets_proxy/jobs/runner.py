@@ -89,6 +89,7 @@ class JobRunner:
         self._running: dict[str, tuple[asyncio.Task[None], JobExchange]] = {}
         self._held: Counter[JobLane] = Counter()  # jobs that run, and reserved room
         self._backlog: set[JobLane] = set()  # lanes with queued jobs that nobody has claimed
+        self._claiming = asyncio.Lock()
         self.is_draining = False
         self.wanted = asyncio.Event()
         """Set when more jobs may be claimed."""
@@ -103,7 +104,7 @@ class JobRunner:
 
     def reserve(self, lane: JobLane) -> bool:
         """Takes room for a new job of the lane, if there is some and its turn has come. `release` must follow."""
-        if self.is_draining or lane in self._backlog or not self._has_room(lane):
+        if self.is_draining or self._claiming.locked() or lane in self._backlog or not self._has_room(lane):
             return False
         self._held[lane] += 1
         return True
@@ -132,7 +133,8 @@ class JobRunner:
             return count
 
         owner = self._directory.runner
-        claimed, self._backlog = await self._writer.run(lambda database: database.claim(owner, most))
+        async with self._claiming:  # the same room must not be given to a submission
+            claimed, self._backlog = await self._writer.run(lambda database: database.claim(owner, most))
         for work in claimed:
             self.run(work)
 
@@ -253,12 +255,12 @@ class JobRunner:
             self._log_started({"id": work.id, "request_id": work.request_id})
 
     def _log_end(self, work: Work, end: _End) -> None:
-        facts: dict[str, Any] = {}
+        facts: dict[str, Any] = {"reason": end.reason} if end.reason else {}
         if end.context is not None:
             record = end.context.record
             record.sent_bytes = end.context.response.sent_bytes
             record.status = 0 if end.result is None else end.result.status
-            facts = {
+            facts |= {
                 "attempts": record.attempts,
                 "upstream_s": record.upstream_s and round(record.upstream_s, 4),
                 "key": record.key,
@@ -269,8 +271,6 @@ class JobRunner:
                 record.finish(None, self._services.observers)
         if self._log_ended is None:
             return
-        if end.reason:
-            facts["reason"] = end.reason
         own = {
             "id": work.id,
             "state": str(TARGETS[end.event]),
