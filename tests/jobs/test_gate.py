@@ -149,6 +149,7 @@ async def test_jobs_that_are_submitted_together_take_no_more_places_than_there_a
             await until(lambda: writer._queue.qsize() >= 10)
         for caller in callers:
             accepted(await caller.response())
+        await until(lambda: bool(scene.jobs.runner._running))  # after a claim, if one was under way
         assert len(scene.jobs.runner._running) == 1
         for _ in callers:
             await (await upstream.next_request()).respond(OK)
