@@ -42,8 +42,8 @@ FORWARDING_PREFIX = b"x-forwarded-"
 # describe or date the content, so without them a recipient would misread it. X-Request-Id leads to the log.
 _NEVER_HOP_BY_HOP = frozenset(
     {
-        *(b"cache-control", b"content-encoding", b"content-length", b"content-range", b"content-type"),
-        *(b"date", b"host", b"x-request-id"),
+        *(b"cache-control", b"content-disposition", b"content-encoding", b"content-language", b"content-length"),
+        *(b"content-location", b"content-range", b"content-type", b"date", b"host", b"x-request-id"),
     }
 )
 
