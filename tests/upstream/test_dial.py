@@ -10,8 +10,11 @@ from pathlib import Path
 
 import aiohappyeyeballs
 import pytest
+from prometheus_client import CollectorRegistry
 
+from nanonets_proxy.app.environment.faults import report_dial_failure
 from nanonets_proxy.core.net.addresses import Origin, is_ip_address
+from nanonets_proxy.telemetry.alerts import Alerts
 from nanonets_proxy.upstream.connection import UpstreamConnection
 from nanonets_proxy.upstream.dial import Dialer, make_tls_context
 from nanonets_proxy.upstream.errors import (
@@ -288,6 +291,10 @@ async def test_a_connection_that_ends_during_the_handshake_is_a_failed_handshake
             error = await failure_of(dialer(https(upstream), authority.file))
         assert type(error) is UpstreamTlsCut
         assert (error.code, error.details["reason"]) == ("upstream_tls_failed", reason)
+        alerts = Alerts(CollectorRegistry())
+        report_dial_failure(alerts, "https://upstream.example", error)
+        (alert,) = alerts.to_json()
+        assert "check whether a firewall" in alert["advice"]
 
 
 async def test_the_connect_timeout_includes_the_handshake(authority: CertificateAuthority) -> None:
@@ -295,6 +302,16 @@ async def test_the_connect_timeout_includes_the_handshake(authority: Certificate
         error = await failure_of(dialer(https(upstream), authority.file, connect_timeout_s=0.1))
         assert type(error) is UpstreamConnectTimeout
         await until(lambda: upstream.ended == 1)
+
+
+@pytest.mark.asyncio(loop_factories=["asyncio"])  # uvloop's own limit is 60 s, and cannot be changed
+async def test_only_the_connect_timeout_limits_the_handshake(
+    authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("asyncio.constants.SSL_HANDSHAKE_TIMEOUT", 0.01)
+    async with RawUpstream(SAYS_OK) as upstream:
+        error = await failure_of(dialer(https(upstream), authority.file, connect_timeout_s=0.1))
+        assert type(error) is UpstreamConnectTimeout
 
 
 async def test_a_dial_that_is_cancelled_leaves_nothing_open(authority: CertificateAuthority) -> None:

@@ -167,7 +167,14 @@ class Dialer:
             below.abort()
             raise UpstreamTlsProtocol(_NO_HANDSHAKE, reason="bytes before the handshake")
         try:
-            tls = await loop.start_tls(below, connection, context, server_hostname=self._policy.origin.host)
+            tls = await loop.start_tls(
+                below,
+                connection,
+                context,
+                server_hostname=self._policy.origin.host,
+                # The event loop's own limit of 60 s would look like the upstream's end of the connection.
+                ssl_handshake_timeout=self._policy.connect_timeout_s,
+            )
         except ConnectionError as error:
             below.abort()
             cut = UpstreamTlsCut("The upstream ended the connection during the TLS handshake.", reason="closed")

@@ -16,6 +16,7 @@ from nanonets_proxy.upstream.errors import (
     UpstreamDnsFailed,
     UpstreamError,
     UpstreamTlsCertificate,
+    UpstreamTlsCut,
     UpstreamTlsProtocol,
 )
 from nanonets_proxy.upstream.policy import BodyPolicy
@@ -48,6 +49,11 @@ def report_dial_failure(alerts: Alerts, upstream: str, error: UpstreamError) -> 
         advice = RAISE_OPEN_FILES
     elif isinstance(error, UpstreamDnsFailed) or error.details.get("during") == "dns":
         advice = "check the name's spelling and this machine's resolver"
+    elif isinstance(error, UpstreamTlsCut):
+        advice = (
+            "check whether a firewall or an egress proxy ends connections to the upstream, and whether the "
+            "upstream knows TLS 1.2"
+        )
     elif isinstance(error, UpstreamTlsCertificate | UpstreamTlsProtocol):
         advice = (
             "check the host name in upstream, ca_file, upstream_pins, this machine's clock, and whether something "

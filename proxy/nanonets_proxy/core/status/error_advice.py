@@ -47,8 +47,8 @@ _ADVICE: Final = {
     "connection was made, the alert upstream_connection_failed names the step that hangs.",
     "upstream_tls_certificate": "The upstream's certificate is not trusted: check ca_file, this machine's clock, "
     "and whether something on the way intercepts TLS.",
-    "upstream_tls_failed": "The TLS handshake failed: check whether something on the way intercepts TLS, "
-    "and whether the upstream knows TLS 1.2.",
+    "upstream_tls_failed": "The TLS handshake failed: check whether something on the way intercepts TLS "
+    "or ends the connection, and whether the upstream knows TLS 1.2.",
     "upstream_unreachable": "No route to the upstream: check the network and the firewall.",
     "upstream_upgraded": "The upstream changed the protocol, which the proxy never asks for: check what responds.",
     "upstream_401": "The upstream rejects the key: bring a valid key to its source.",
