@@ -232,6 +232,12 @@ def test_the_arguments_of_the_keys_command_are_not_shown() -> None:
     assert (change.old, change.new) == ("pass", "curl ***")
 
 
+def test_a_command_that_moves_to_another_folder_is_shown_with_its_folders() -> None:
+    result = merged({"api_key_command": "/opt/old/print-key"}, {"api_key_command": "/opt/new/print-key --eu"})
+    (change,) = result.needs_restart
+    assert (change.old, change.new) == ("/opt/old/print-key", "/opt/new/print-key ***")
+
+
 @pytest.mark.parametrize(("old", "new"), [({}, _TLS), (_TLS, {})])
 def test_tls_is_turned_on_and_off_by_a_restart_only(old: dict[str, Any], new: dict[str, Any]) -> None:
     result = merged(old, new | {"max_wait": "1s"})

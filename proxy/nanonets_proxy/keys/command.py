@@ -44,8 +44,8 @@ def environment_of_command(patterns: Iterable[str], environ: Mapping[str, str]) 
 
 
 def shown_program(program: str) -> str:
-    """Returns a program's name for messages. A key is sometimes given in place of the command."""
-    return NOT_SHOWN if may_be_key(program) and shutil.which(program) is None else Path(program).name
+    """Returns a program's name or path for messages. A key is sometimes given in place of the command."""
+    return NOT_SHOWN if may_be_key(program) and shutil.which(program) is None else program
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class CommandKey:
     @property
     def name(self) -> str:
         """The name for logs, without the arguments, which may hold secrets."""
-        return f"command:{shown_program(self.command[0])}"
+        return f"command:{Path(shown_program(self.command[0])).name}"
 
     def watch(self) -> "ChangeWatch":
         from nanonets_proxy.keys.change_watch import PeriodicWatch  # imported here: as in `FileKey.watch`

@@ -12,7 +12,8 @@ NOT_SHOWN: Final = "(not shown)"
 _USUAL_KEY_CHARS: Final = 20
 # The secrets of Standard Webhooks, Vault's tokens and callers' tokens. Base64 may have a slash in it.
 _SECRET_START: Final = r"(?:^|\.)(?:whsec_|hvs\.|nnp_).{8}"  # noqa: S105 - a pattern
-_OWN_NAMES: Final = "nanonets_"
+# An environment whose name is valid has it in the log and the status too.
+_OWN_NAME: Final = r"(?i:nanonets_)|environments\.[a-z][a-z0-9_-]{0,31}$"
 
 _EMPTY_VALUES: Final = frozenset({"none", "null", "nil", "undefined", "nan", "true", "false", "n/a"})
 _ASSIGNMENT: Final = r"(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*=[^=]"
@@ -78,7 +79,7 @@ def without_keys(sentence: str) -> str:
 
     def shown(found: re.Match[str]) -> str:
         word = found[0]
-        is_own_name = word.lower().startswith(_OWN_NAMES)
+        is_own_name = re.match(_OWN_NAME, word) is not None
         return NOT_SHOWN if may_be_key(word.rstrip(".")) and not is_own_name else word
 
     return re.sub(r"[^\s:=@,;'\"()\[\]]{5,}", shown, sentence)
