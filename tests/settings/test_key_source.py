@@ -75,7 +75,8 @@ def test_a_key_in_the_environment_and_in_a_file_is_an_error() -> None:
     "key", ["0f3a9c52-7be1-11ef-a1c3-0242ac120002", "sk-0123456789abcdef0123", "ey1.ey2.0123456789abcdef0123"]
 )
 def test_a_key_that_was_given_as_the_path_of_its_file_is_not_shown(key: str) -> None:
-    with pytest.raises(KeyUnusable, match="may be the key itself") as unreadable:
+    setting = r"; the value of api_key_file \(NANONETS_API_KEY_FILE\) may be the key itself$"
+    with pytest.raises(KeyUnusable, match=setting) as unreadable:
         FileKey(Path(key)).read()
     with pytest.raises(KeyUnusable, match="competes with the key file") as competing:
         find_key_source({"NANONETS_API_KEY": "s3cret"}, api_key_file=Path(key), dirs=[])

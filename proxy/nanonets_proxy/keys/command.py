@@ -88,9 +88,10 @@ class CommandKey:
                 start_new_session=True,
             )
         except OSError as error:
-            raise self._unusable(
-                f"the command cannot be run: {(error.strerror or 'unknown fault').lower()}"
-            ) from None
+            is_shown = shown_program(self.command[0]) != NOT_SHOWN
+            hint = "" if is_shown else "; the value of api_key_command may be the key itself"
+            fault = (error.strerror or "unknown fault").lower()
+            raise self._unusable(f"the command cannot be run: {fault}{hint}") from None
         try:
             output = self._output_of(process)
         except BaseException:

@@ -111,7 +111,8 @@ class FileKey:
             text = read_small_file(self.path)
             since_s = self.path.stat().st_mtime
         except FileUnreadable as error:
-            hint = "; its name may be the key itself" if has_secret_as_path(self.path) else ""
+            setting = f"api_key_file ({KEY_FILE_VARIABLE})"
+            hint = f"; the value of {setting} may be the key itself" if has_secret_as_path(self.path) else ""
             raise KeyUnusable(self.name, f"is unavailable: the file {error}{hint}") from None
         except OSError:
             since_s = time.time()  # the file was removed after it was read
