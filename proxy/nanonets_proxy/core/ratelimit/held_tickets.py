@@ -29,7 +29,7 @@ class HeldTickets:
         heapq.heappush(self._heap, (ticket.held_until_s, ticket.arrival, ticket))
 
     def discard(self, ticket: Ticket) -> None:
-        """Holds a held ticket no longer."""
+        """Removes a held ticket."""
         ticket.is_held = False
         self.count -= 1
         self._in_lane[ticket.lane] -= 1
@@ -39,7 +39,7 @@ class HeldTickets:
             self._heap.clear()
 
     def pop_due(self, now: float) -> Ticket | None:
-        """Holds one ticket no longer whose time is over, and returns it. Returns None if there is none."""
+        """Removes and returns a ticket whose time is over; None if there is none."""
         if self.next_due_at_s() > now:
             return None
         ticket = heapq.heappop(self._heap)[2]

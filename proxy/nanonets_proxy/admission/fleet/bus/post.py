@@ -16,7 +16,7 @@ from nanonets_proxy.admission.fleet.bus.port import Bus
 from nanonets_proxy.admission.fleet.homes.remote_home import Message
 
 _MAX_NAME: Final = 64
-_EPOCHS: Final = 2**53  # its scripts count in floats
+_EPOCHS: Final = 2**53  # the scripts in Redis count in floats
 _LOG_EACH_S: Final = 60.0
 
 
