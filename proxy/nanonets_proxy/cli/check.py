@@ -20,6 +20,7 @@ from nanonets_proxy.settings import LoadedSettings, Settings, SettingsError
 from nanonets_proxy.settings.configure import fleet_policy, ignored_proxy_variable
 from nanonets_proxy.settings.key_source import key_source_config, secret_flags
 from nanonets_proxy.settings.presets import is_default
+from nanonets_proxy.settings.sources import flag_name
 
 _MIB: Final = 2**20
 
@@ -47,7 +48,7 @@ def check_environments(loaded: LoadedSettings[Settings], environ: Mapping[str, s
         detail = f"{path} is writable" if fault is None else f"{path} {fault}"
         results.append(CheckResult("ledger", ok=fault is None, detail=detail))
     for name in secret_flags(loaded):
-        detail = f"{name} holds a secret: {secret_flag_advice(name)}"
+        detail = f"the flag {flag_name(name)} holds a secret: {secret_flag_advice(name)}"
         results.append(CheckResult("command line", ok=True, detail=detail, warning=True))
     if settings.sandbox:
         results += _check_jobs(settings, "sandbox")
