@@ -39,11 +39,11 @@ def run_proxy(invocation: Invocation) -> int:
         raise UsageError(f"--env: is no environment of the settings; they have {names or 'none'}")
     verify_files(loaded)
     sandbox = load_sandbox_settings({}, environ).settings if loaded.settings.sandbox else None
-    if invocation.on_certain is not None and is_certain_to_start(loaded, chosen or "", environ):
-        invocation.on_certain()
     is_unchanged = digest == digest_of(invocation.arguments, environ)
     if digest is not None and is_unchanged and are_valid_by_text(loaded):
-        remember(digest, environ)
+        remember(digest, environ)  # before the command starts, because its end also ends this process
+    if invocation.on_certain is not None and is_certain_to_start(loaded, chosen or "", environ):
+        invocation.on_certain()
     from nanonets_proxy.settings.configure import serve_config  # imported here: the command need not wait for it
 
     config = serve_config(loaded, sandbox, environ)
