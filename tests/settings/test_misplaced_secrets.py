@@ -124,6 +124,8 @@ def test_a_key_in_place_of_the_command_is_not_shown(secret: str) -> None:
         "NANONETS_PROXY_MAX_CONNECTIONS_2: unknown setting (environment); did you mean NANONETS_PROXY_LISTEN?",
         "environments.eu1.max_connections_per_peer: must be at least 1 (/etc/settings-of-2026-11-30/p.toml:3)",
         "environments.production-eu-central-1.max_wait: must be 0 (p.toml:3, environments.production-eu-central-1)",
+        "caller_tokens: invoice-worker-prod-01 and invoice-worker-prod-02 have the same token (p.toml:3)",
+        "tls_cert: certificate-of-2026-11-30 does not exist; listen: ip-10-0-0-12-of-the-first-rack",
         "listen: 'ip-10-0-0-12.eu-central-1.compute.internal:8080' is no address (settings-of-2026-11-30.toml:3)",
         "upstream: https://ip-10-0-0-12-of-the-first-rack/ has a path; write https://app.nanonets.com",
     ],

@@ -12,8 +12,10 @@ NOT_SHOWN: Final = "(not shown)"
 _USUAL_KEY_CHARS: Final = 20
 # The secrets of Standard Webhooks, Vault's tokens and callers' tokens. Base64 may have a slash in it.
 _SECRET_START: Final = r"(?:^|\.)(?:whsec_|hvs\.|nnp_).{8}"  # noqa: S105 - a pattern
-# An environment whose name is valid has it in the log and the status too.
-_OWN_NAME: Final = r"(?i:nanonets_)|environments\.[a-z][a-z0-9_-]{0,31}$"
+# Between hyphens, a name such as invoice-worker-prod-01 or backup-2026-11-30 has words and short numbers. A UUID, a
+# hexadecimal key, and 99 of 100 in URL-safe Base64 also have a longer part with a digit.
+_RANDOM_CHARS: Final = 8
+_OWN_NAMES: Final = "nanonets_"
 
 _EMPTY_VALUES: Final = frozenset({"none", "null", "nil", "undefined", "nan", "true", "false", "n/a"})
 _ASSIGNMENT: Final = r"(?:export\s+)?[A-Za-z_][A-Za-z0-9_]*=[^=]"
@@ -71,7 +73,9 @@ def may_be_key(text: str) -> bool:
     if re.search(_SECRET_START, text):
         return True
     end = text.rpartition(".")[2]  # an extension is shorter
-    return len(end) >= _USUAL_KEY_CHARS and "/" not in text and any(map(str.isdigit, end))
+    if len(end) < _USUAL_KEY_CHARS or "/" in text:
+        return False
+    return any(len(part) >= _RANDOM_CHARS and any(map(str.isdigit, part)) for part in re.split("[-_]", end))
 
 
 def without_keys(sentence: str) -> str:
@@ -79,7 +83,7 @@ def without_keys(sentence: str) -> str:
 
     def shown(found: re.Match[str]) -> str:
         word = found[0]
-        is_own_name = re.match(_OWN_NAME, word) is not None
+        is_own_name = word.lower().startswith(_OWN_NAMES)
         return NOT_SHOWN if may_be_key(word.rstrip(".")) and not is_own_name else word
 
     return re.sub(r"[^\s:=@,;'\"()\[\]]{5,}", shown, sentence)
