@@ -8,7 +8,7 @@ from nanonets_proxy.core.http.grammar import MOST_LIST_ITEMS
 
 # RFC 7240 §2: preferences are a comma-separated list, each `name[=value]` with optional parameters behind `;`.
 # A comma in quotes separates nothing. Escapes are not looked at: a long value must be read in linear time.
-_PREFERENCE = re.compile(rb'(?:[^",]|"[^"]*"|")+')
+_PREFERENCE = re.compile(rb'(?:[^",]++|"[^"]*"|")+')
 _WAIT = re.compile(rb'\s*wait\s*=\s*("?)([0-9]{1,9})\1\s*(?:;.*)?', re.IGNORECASE)
 _RESPOND_ASYNC = re.compile(rb'\s*respond-async\s*(?:=\s*""\s*)?(?:;.*)?', re.IGNORECASE)
 
