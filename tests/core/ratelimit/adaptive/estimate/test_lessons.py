@@ -257,6 +257,20 @@ def test_a_refusal_that_the_proven_estimate_explains_does_not_change_the_period(
         assert estimate.window.period_s == period_s
 
 
+@pytest.mark.parametrize(("min_period_s", "period_s"), [(0.0, 4.0), (3.8, 5.0)])
+def test_a_proven_period_gives_way_to_a_usual_one_only_if_it_was_lengthened(
+    min_period_s: float, period_s: float
+) -> None:
+    """A count that is one too large lengthens the period again and again. Nothing refused the true period."""
+    estimate = estimate_of(20, 4.0, [])
+    for begins_s in (20.0, 40.0):
+        for _ in range(20):
+            estimate.window.add(begins_s + 0.5)
+        estimate.min_period_s = min_period_s
+        learn_from(estimate, closure(GrantKind.PROVEN, begins_s + 1.5, 2.5), begins_s + 4)
+    assert estimate.window.period_s == period_s
+
+
 def test_the_first_period_is_the_usual_one_that_admitted_the_most_per_second() -> None:
     """8 requests in the last 10 s are more per second than 11 in the last 15 s."""
     estimate = LimitEstimate()

@@ -52,7 +52,8 @@ def learn_from(estimate: LimitEstimate, closure: Closure, now: float) -> None:
     fit = None
     if closure.hinted and not closure.names_period:
         end = PeriodEnd(closure.granted_at_s, ends_at_s - closure.excess_s, ends_at_s)
-        fit = estimate.fit.note(end, window, estimate.refusal_delay_s / 2, proven=estimate.proven)
+        proven = 0.0 if estimate.min_period_s else estimate.proven
+        fit = estimate.fit.note(end, window, estimate.refusal_delay_s / 2, proven=proven)
     if not estimate.known:
         _learn_window(estimate, closure, ends_at_s, now)
         return
