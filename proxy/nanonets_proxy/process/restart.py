@@ -55,6 +55,7 @@ from nanonets_proxy.server.listeners import opened_for
 _END_S: Final = 5.0
 _SHOWN_LINES: Final = 5
 _STDERR: Final = 2
+_ADVICE: Final = "remove the cause and restart again; this process serves as before, with its release and settings"
 
 
 class Restart:
@@ -85,7 +86,8 @@ class Restart:
     async def __call__(self) -> RestartResult:
         """Returns when the new process serves, or why this process goes on."""
         if fault := self._reason_against():
-            return self._failed(fault)
+            self._log.warning("restart_rejected", reason=fault)
+            return RestartResult(fault, 0)
         self._is_running = True
         try:
             return await self._replace()
@@ -104,7 +106,9 @@ class Restart:
         return None
 
     def _failed(self, reason: str) -> RestartResult:
-        self._log.error("restart_failed", reason=reason)
+        # A signal gets no response, and a start after a crash would fail as well. So the alert lasts.
+        alerts = self._program.environments[0].alerts
+        alerts.report("restart_failed", _ADVICE, lasting=True, log_always=True, reason=reason)
         return RestartResult(reason, 0)
 
     async def _replace(self) -> RestartResult:

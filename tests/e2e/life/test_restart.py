@@ -158,7 +158,12 @@ def test_settings_that_cannot_be_used_leave_the_old_process_and_say_why(call: Ca
         status, document = restart(proxy)
         assert status == 503
         assert "max_wait" in document["reason"]
-        assert document["reason"] == proxy.wait_for("restart_failed")["reason"]
+        event = proxy.wait_for("restart_failed")
+        assert document["reason"] == event["reason"]
+        with urllib.request.urlopen(proxy.admin_url + "/status", timeout=END_S) as response:
+            problems = json.load(response)["environments"][0]["problems"]
+        assert [problem["kind"] for problem in problems] == ["restart_failed"]
+        assert event["advice"] in problems[0].values()
         assert b"max_wait" in proxy.stderr
         assert call(proxy.url + PATH)[0] == 200
         file.write_text('via = "new"\n')
