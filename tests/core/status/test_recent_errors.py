@@ -6,7 +6,7 @@ import pytest
 
 from nanonets_proxy import errors
 from nanonets_proxy.core.status import error_advice
-from nanonets_proxy.core.status.error_advice import advice_for
+from nanonets_proxy.core.status.error_advice import advice_for, secret_flag_advice
 from nanonets_proxy.core.status.recent_errors import LastFailure, RecentErrors
 from nanonets_proxy.upstream import errors as upstream_errors
 
@@ -107,3 +107,8 @@ def test_each_error_code_has_an_advice_of_its_own() -> None:
 def test_no_advice_is_left_for_an_error_that_no_longer_exists() -> None:
     others = {"caller_gone", "body_copy_discarded"} | {f"upstream_{status}" for status in range(400, 600)}
     assert set(error_advice._ADVICE) - _ERROR_CODES - others == set()
+
+
+def test_the_advice_about_a_secret_in_a_flag_names_variable_and_file() -> None:
+    advice = secret_flag_advice("webhook_url")
+    assert "the variable NANONETS_PROXY_WEBHOOK_URL or the secret file nanonets_proxy_webhook_url" in advice
