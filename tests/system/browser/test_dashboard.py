@@ -297,6 +297,18 @@ async def test_a_keyboard_and_a_screen_reader_can_use_the_page() -> None:
         headings = await page.js("[...document.querySelectorAll('h1, h2, h3')].map(node => node.tagName)")
         assert headings[:3] == ["H1", "H2", "H3"]
         assert await page.js("document.querySelectorAll('form, button, input').length") == 0
+        assert await page.js("[...document.querySelectorAll('svg rect')].every(bar => bar.ariaHidden === 'true')")
+        for empty in ("lanes", "scopes"):
+            await page.wait(f"document.querySelector('[data-t={empty}]').tBodies[0].rows.length === 0")
+        focused = [await _next_focus(page) for _ in range(3)]
+        assert focused == ["The last hour as a table", "API keys", ""]  # not the empty tables
+
+
+async def _next_focus(page: Page) -> str:
+    """Presses Tab, and returns the label of the element that gets the focus, which must be visible."""
+    await page.press("Tab")
+    assert await page.js("document.activeElement.offsetHeight > 0")
+    return str(await page.js("document.activeElement.ariaLabel ?? ''"))
 
 
 async def test_a_replica_of_a_fleet_shows_its_role() -> None:

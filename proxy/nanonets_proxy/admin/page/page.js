@@ -44,7 +44,7 @@ const sum = values => values.reduce((total, value) => total + value, 0);
 const fill = (section, name, rows, numeric) => {
   const table = section.querySelector(`[data-t=${name}]`), body = table.tBodies[0];
   const none = section.querySelector(`[data-none=${name}]`);
-  table.classList.toggle("is-empty", !rows.length);
+  table.parentNode.classList.toggle("is-empty", !rows.length); // with its place in the order of Tab
   if (none) none.classList.toggle("is-empty", rows.length > 0);
   fillRows(body, rows, numeric);
 };
@@ -69,7 +69,7 @@ const pair = (node, value, limit) => {
 
 const rect = (x, y, width, height, name, title) => {
   const made = document.createElementNS(SVG, "rect");
-  for (const [key, value] of Object.entries({x, y, width, height, class: name})) made.setAttribute(key, value);
+  for (const [key, value] of Object.entries({x, y, width, height, class: name, "aria-hidden": true})) made.setAttribute(key, value);
   if (title) made.appendChild(document.createElementNS(SVG, "title")).textContent = title;
   return made;
 };
