@@ -15,8 +15,11 @@ from nanonets_proxy.admin import events
 from nanonets_proxy.admin.events import StatusEvents
 from nanonets_proxy.admin.server import AdminHandler
 from nanonets_proxy.app import program
+from nanonets_proxy.app.reloading import ChangedSetting, NewSettings
+from nanonets_proxy.core.access.caller_tokens import CallerToken
+from nanonets_proxy.core.access.token_text import TOKEN_BYTES, make_token
 from support.eventually import WAIT_S, until
-from support.proxy_harness import RunningProxy, running_proxy
+from support.proxy_harness import RunningProxy, running_proxy, serve_config
 from support.raw_caller import RawCaller, request
 from support.scripted_upstream import ScriptedUpstream, responding
 
@@ -180,6 +183,39 @@ async def test_viewers_see_the_drain_and_then_the_end(readings: list[float]) -> 
         await one.ends()
         await stopping
     assert readings
+
+
+async def test_a_change_of_the_admin_access_ends_the_viewers_and_other_changes_do_not(
+    readings: list[float],
+) -> None:
+    def reload(proxy: RunningProxy, **overrides: Any) -> None:
+        changed = (ChangedSetting("of_the_test", 0, 1),)
+        proxy.program._apply(NewSettings(serve_config(**overrides), changed, ()), lambda _: None)
+
+    async with (
+        ScriptedUpstream() as upstream,
+        running_proxy(upstream.origin) as proxy,
+        viewer(proxy) as one,
+        viewer(proxy) as two,
+    ):
+        for each in (one, two):
+            await each.head()
+            await each.block()
+            await each.status()
+        reload(proxy, max_wait="7s")
+        count = len(readings)
+        await until(lambda: len(readings) > count + 1)
+        await one.status()
+        reload(proxy, max_wait="7s", admin_tokens=str(CallerToken.of("prometheus", make_token(b"t" * TOKEN_BYTES))))
+        await one.ends()
+        await two.ends()
+        reload(proxy, max_wait="7s")
+        async with viewer(proxy) as three:  # comes again, and is judged by the settings of now
+            assert b" 200 " in await three.head()
+            await three.block()
+            await three.status()
+            reload(proxy, max_wait="7s", admin_allow_from="10.0.0.0/8")
+            await three.ends()
 
 
 async def test_a_head_request_gets_no_events() -> None:

@@ -75,6 +75,10 @@ class StatusEvents:
             self._timer.cancel()
             self._read_latest()
             self._send(self._viewers)
+        self.end_viewers()
+
+    def end_viewers(self) -> None:
+        """Ends all viewers. Browsers come again, and their new requests are checked."""
         for viewer in self._viewers:
             if not viewer.ended.done():
                 viewer.ended.set_result(None)

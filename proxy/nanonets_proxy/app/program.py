@@ -201,6 +201,9 @@ class Program:
             self._admin_guard.change_policy(config.admin_guard)
             self._admin_handler.access.use(config.admin_tokens)
             self._admin.close_forbidden()
+            old = self._config
+            if (config.admin_guard, config.admin_tokens) != (old.admin_guard, old.admin_tokens):
+                self._admin_handler.events.end_viewers()
             self._config = replace(config, **{name: getattr(self._config, name) for name in PROGRAM_FIXED})
         alerts = self.environments[0].alerts
         alerts.end("reload_rejected")
