@@ -229,9 +229,25 @@ async def test_the_end_sends_what_is_queued_and_a_hanging_collector_delays_it_fo
     monkeypatch.setattr(sender_module, "SEND_TIMEOUT_S", 10 * WAIT_S)
     async with running_collector() as collector:
         end(collector)
-        exporter, _, _ = make(collector.origin)
+        exporter, registry, _ = make(collector.origin)
         exporter.start()
         exporter.observe(finished())
-        async with asyncio.timeout(WAIT_S):
-            await exporter.stop()
-        assert len(collector.spans) == (collector.status == 200)
+        with captured_log() as log:
+            async with asyncio.timeout(WAIT_S):
+                await exporter.stop()
+        is_taken = collector.status == 200
+        assert len(collector.spans) == is_taken
+        lost = [(event["dropped"], event["collector"]) for event in log.events("traces_dropped")]
+        assert lost == ([] if is_taken else [(1, str(collector.origin))])
+        assert dropped(registry) == len(lost)
+
+
+async def test_the_end_without_a_collector_logs_how_many_requests_have_lost_their_traces() -> None:
+    exporter, registry, alerts = make(Origin("http", "127.0.0.1", 1))
+    for _ in range(3):
+        exporter.observe(finished())
+    exporter.start()
+    with captured_log() as log:
+        await exporter.stop()
+    assert [event["dropped"] for event in log.events("traces_dropped")] == [3] == [dropped(registry)]
+    assert [alert["event"] for alert in alerts.to_json()] == ["traces_not_sent"]

@@ -8,7 +8,7 @@ taken (in the batch that is being sent), and at last sent or dropped.
 
 A collector that is gone or hangs delays nothing: at most `MAX_QUEUED_BYTES` of spans wait for it. Further ones are
 dropped and counted. A batch that the collector may want later (429, 502, 503, 504, or no response) is sent again
-after a pause, which doubles. At the end of the process, the sender has `STOP_S`.
+after a pause, which doubles. At the end of the process, the sender has `STOP_S`, and an event counts what is left.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from random import random
 from typing import Final
 
+import structlog
 from prometheus_client import CollectorRegistry, Counter
 
 from nanonets_proxy.aio.events import wait_at_most
@@ -62,6 +63,7 @@ class TraceExporter:
         self._encoder = encoder
         self._environment = environment
         self._alerts = alerts
+        self._log = structlog.get_logger(**({"environment": environment} if environment else {}))
         self._mask = mask
         self._finished: list[TracedRequest] = []
         self._queue: deque[_Chunk] = deque()
@@ -112,6 +114,9 @@ class TraceExporter:
         self._stopping.set()
         self._wake.set()
         await finish(self._task, STOP_S)
+        if dropped := sum(requests for _, requests in self._queue):
+            self._dropped.inc(dropped)
+            self._log.warning("traces_dropped", collector=str(self._sender.collector), dropped=dropped)
 
     async def _run(self) -> None:
         pause_s = _FIRST_PAUSE_S
@@ -124,12 +129,17 @@ class TraceExporter:
                 continue
             batch = self._take_batch()
             body = export_request(self._environment, [spans for spans, _ in batch])
-            fault = await self._sender.send(body)
+            try:
+                fault = await self._sender.send(body)
+            except asyncio.CancelledError:  # by `stop`, which counts what is queued
+                self._put_back(batch)
+                raise
             if fault is None:
                 pause_s = _FIRST_PAUSE_S
                 continue
             self._alerts.report("traces_not_sent", _ADVICE, collector=str(self._sender.collector), error=fault)
             if self._stopping.is_set():
+                self._put_back(batch)
                 return
             if fault in TEMPORARY:
                 self._put_back(batch)
