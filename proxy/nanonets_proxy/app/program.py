@@ -54,6 +54,7 @@ from nanonets_proxy.telemetry.writer import LineWriter
 _FINISH_S: Final = 1800.0
 # For a scrape or a reload in progress. More would outlast what supervisors allow.
 _ADMIN_STOP_S: Final = 1.0
+_LEVELS_WITH_INFO: Final = ("debug", "info")
 _MOST_NAMED: Final = 8
 
 
@@ -187,6 +188,7 @@ class Program:
     def _apply(self, new: NewSettings, use_log: Callable[[ServeConfig], None]) -> None:
         """Applies the settings to all environments, or to none. Raises SettingsUnusable."""
         config = new.config
+        logs_this = config.log_level in _LEVELS_WITH_INFO
         if new.applied:
             try:
                 changes = [
@@ -195,7 +197,8 @@ class Program:
                 ]
             except (OSError, ValueError) as error:
                 raise SettingsUnusable(str(error)) from None
-            use_log(config)
+            if logs_this:
+                use_log(config)
             for change in changes:
                 change()
             self._admin_guard.change_policy(config.admin_guard)
@@ -209,6 +212,8 @@ class Program:
         alerts.end("reload_rejected")
         needs_restart = [change.name for change in new.needs_restart]
         self._log.info("settings_reloaded", changed=_shown(new.applied), needs_restart=_shown(new.needs_restart))
+        if new.applied and not logs_this:  # the event says last why no more of its level follow
+            use_log(config)
         if needs_restart:
             # The status shows no more than 400 characters.
             more = f" and {len(needs_restart) - _MOST_NAMED} more" if len(needs_restart) > _MOST_NAMED else ""

@@ -102,6 +102,16 @@ def test_changed_settings_apply_from_the_next_request_on(
         assert event["needs_restart"] == {}
 
 
+def test_a_reload_that_makes_the_log_quieter_or_louder_is_logged_itself(call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    with proxy_with(file, "") as proxy:
+        for old, new in (("info", "error"), ("error", "info")):
+            file.write_text(f'log_level = "{new}"\n')
+            assert settings_of(call, proxy)["changed"] == ["log_level"]
+            event = proxy.wait_for_next("settings_reloaded")
+            assert event["changed"] == {"log_level": {"old": old, "new": new}}
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
