@@ -87,6 +87,7 @@ def test_authenticated_callers_may_connect_from_anywhere_except_to_the_admin_lis
 
 def test_the_admin_listener_may_have_networks_of_its_own() -> None:
     shared, own = _config(allow_from="10.0.0.0/8"), _config(allow_from="10.0.0.0/8", admin_allow_from="fd00::/8")
+    assert (shared.admin_guard.setting, own.admin_guard.setting) == ("allow_from", "admin_allow_from")
     assert list(map(str, shared.admin_guard.allow_from)) == ["10.0.0.0/8"]
     assert list(map(str, own.admin_guard.allow_from)) == ["fd00::/8"]
     assert list(map(str, own.environments[0].guard.allow_from)) == ["10.0.0.0/8"]

@@ -155,7 +155,9 @@ def _guard_policy(settings: Settings, listen: Sequence[Listener]) -> PeerGuardPo
 
 def _admin_guard_policy(settings: Settings) -> PeerGuardPolicy:
     policy = _guard_policy(settings, settings.admin_listen)
-    return replace(policy, allow_from=settings.admin_allow_from) if settings.admin_allow_from else policy
+    if not settings.admin_allow_from:
+        return policy
+    return replace(policy, allow_from=settings.admin_allow_from, setting="admin_allow_from")
 
 
 def _authorizer_config(settings: Settings) -> AuthorizerConfig | None:

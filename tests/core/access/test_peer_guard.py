@@ -50,6 +50,11 @@ def test_any_other_peer_is_rejected_every_time(guard: PeerGuard, peer: str) -> N
             guard.check_peer(peer)
 
 
+def test_a_rejected_peer_learns_which_setting_has_the_networks() -> None:
+    with pytest.raises(ForbiddenPeer, match=r"see the setting admin_allow_from\."):
+        PeerGuard(PeerGuardPolicy(PRIVATE, setting="admin_allow_from")).check_peer("11.0.0.1")
+
+
 def test_any_peer_lets_every_address_in_unless_networks_are_named() -> None:
     PeerGuard(PeerGuardPolicy(any_peer=True)).check_peer("2001:db8::1")
     for policy, peer in (

@@ -37,6 +37,7 @@ class PeerGuard:
     def change_policy(self, policy: PeerGuardPolicy) -> None:
         """Applies another policy, and forgets what the earlier one accepted."""
         self._networks = policy.allow_from
+        self._setting = policy.setting
         self._any_peer = policy.any_peer and not policy.allow_from
         self._uids = policy.allow_uids
         self._names = OwnNames(policy.allowed_hosts)
@@ -59,7 +60,7 @@ class PeerGuard:
         if peer is None or not (
             self._any_peer or peer.is_loopback or any(peer in network for network in self._networks)
         ):
-            raise ForbiddenPeer("This address may not call the proxy; see the setting allow_from.")
+            raise ForbiddenPeer(f"This address may not call the proxy; see the setting {self._setting}.")
         if len(self._accepted_peers) < _MAX_REMEMBERED:
             self._accepted_peers.add(address)
 
