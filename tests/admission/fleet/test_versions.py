@@ -221,7 +221,7 @@ async def test_over_a_real_redis_replicas_of_two_versions_share_and_are_ready(re
 
 
 @pytest.mark.parametrize("kept", [b'{"limits": {"version": 2}}', b'{"limits": 1}', b"not JSON", b"{}"])
-def test_limits_of_another_release_in_redis_are_ignored_with_a_word(kept: bytes) -> None:
+def test_limits_of_another_release_in_redis_are_ignored_and_logged_once(kept: bytes) -> None:
     """They would come back after an upgrade of all replicas at once. Learning them again costs 429s."""
 
     async def main() -> None:

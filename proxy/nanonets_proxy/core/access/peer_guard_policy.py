@@ -13,7 +13,8 @@ class PeerGuardPolicy:
     `allow_from`: networks that may call, besides loopback and unix sockets. `allowed_hosts`: host names, `*.suffix`
     patterns and addresses to accept in addition to the local names. `allow_uids`: users that may call on a unix
     socket; if empty, every user whom the socket file's permissions let in. `any_peer`: if `allow_from` is empty,
-    every address may call, because callers prove their identity otherwise. `setting`: which one has the networks.
+    every address may call, because callers prove their identity otherwise. `setting`: the name of the setting
+    that has these networks.
     """
 
     allow_from: tuple[Network, ...] = ()

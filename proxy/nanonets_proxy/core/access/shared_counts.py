@@ -142,9 +142,10 @@ class SharedCounts:
                 self._others[day, caller] += count - old_count
 
     def _begin_day(self, day: int, today: int) -> dict[tuple[str, str], tuple[int, int]] | None:
-        """Forgets the day that is furthest from `today` if there are too many. None: that is `day` itself.
+        """Returns the empty counts of a new day; None if too many days are nearer to `today`.
 
-        So a replica with a wrong clock, whose days may be years ahead, does not end the present day.
+        Otherwise forgets the day that is furthest from `today` if there are too many. So a replica with a wrong
+        clock, whose days may be years ahead, does not end the present day.
         """
         if len(self._days) >= _MAX_DAYS:
             furthest = max(*self._days, day, key=lambda each: (abs(each - today), -each))

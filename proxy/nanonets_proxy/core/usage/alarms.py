@@ -34,7 +34,7 @@ class Alarm:
     subject: str
     sentence: str
     method: str = ""
-    """Of a first call: a caller's first DELETE is no reason to miss its first training."""
+    """Of a first call. Each method has its own alarm, so that a first DELETE does not hide a first training."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class LearnedGrants:
         self._stated = stated
         self._unconfirmed_kinds: dict[int, GrantKind] = {}  # period starts and limit probes, by serial number
         self._probed_units: float = 1  # by how much the latest count probe exceeded the count
-        self._used_up_by = math.inf  # the serial number of an unproven grant that used up the window
+        self._used_up_by = math.inf  # the serial number of an unconfirmed grant that used up the window
         self._refused_alone = math.inf  # the smallest cost that was refused while nothing else counted
 
     def kind(self, now: float, cost: float, in_flight: int) -> GrantKind | None:
@@ -104,7 +104,7 @@ class LearnedGrants:
             self._probed_units = max(1, window.used(now) - window.count)
         self._unconfirmed_kinds[serial] = kind
 
-    def note_unproven(self, serial: int, now: float) -> None:
+    def note_unconfirmed(self, serial: int, now: float) -> None:
         """Notes a grant that is unconfirmed. The window has it already."""
         window, limit = self._estimate.window, self._estimate.concurrency.limit
         if limit < math.inf and self._used_up_by == math.inf and window.used(now) >= window.count:

@@ -145,7 +145,7 @@ class Limit:
         if kind is not _UNPROVEN and kind is not _RECOVERY_PROBE:
             self.grants.note_grant(serial, kind, now)
         self.slow_start.unconfirmed[serial] = now
-        self.grants.note_unproven(serial, now)
+        self.grants.note_unconfirmed(serial, now)
         return serial
 
     def adopt(self, granted_at_s: float) -> int:
