@@ -4,7 +4,7 @@ import sys
 from statistics import fmean
 
 from simulator.cases import CASES, HOURS, Case
-from simulator.cold import first_seconds_rows, free_rows, job_rows, phase_rows
+from simulator.cold import first_seconds_rows, free_rows, job_rows, phase_rows, round_trip_rows
 from simulator.lockstep import lockstep_rows
 from simulator.measures import measures
 from simulator.misleading import misleading_rows
@@ -94,6 +94,7 @@ def main() -> int:
     _print_table(cold)
     _print_table(phase_rows())
     _print_table(free_rows(SEEDS[0]))
+    _print_table(round_trip_rows(SEEDS[0]))
     first_seconds, mean = first_seconds_rows(SEEDS[:3])
     _print_table([*first_seconds, ["mean", f"{mean:.3f}", ""]])
     print("Usual traffic: mean wait as a share of the oracle's, each plus a second / 429s per 1,000\n")

@@ -42,6 +42,8 @@ FREE_JOBS = (
 )
 """(requests, service time, round trip)"""
 
+ROUND_TRIPS_S = (0.005, 0.04, 0.1, 0.2, 0.3)
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:
@@ -197,6 +199,18 @@ def free_rows(seed: int) -> list[list[str]]:
                 f"{1000 * p99_s:.0f} ms",
                 f"{1000 * max(0.0, warm_s - direct_s):.0f} ms",
             ]
+        )
+    return rows
+
+
+def round_trip_rows(seed: int) -> list[list[str]]:
+    """Returns the table of first meetings by round trip: the refusals, and the makespan as a share of the oracle's."""
+    rows = [["job before 20 in 10 s, round trip", *(f"{count} requests" for count in JOBS)]]
+    for round_trip_s in ROUND_TRIPS_S:
+        kind = replace(_fixed(20, 10.0), conditions=Conditions(round_trip_s))
+        found = [job(kind, hints.exact, count, seed) for count in JOBS]
+        rows.append(
+            [f"{1000 * round_trip_s:g} ms", *(f"{each.first_refused} / {each.share:.2f}" for each in found)]
         )
     return rows
 
