@@ -204,7 +204,7 @@ def free_rows(seed: int) -> list[list[str]]:
 
 
 def round_trip_rows(seed: int) -> list[list[str]]:
-    """Returns the table of first meetings by round trip: the refusals, and the makespan as a share of the oracle's."""
+    """Returns the table of first meetings by round trip: refusals, and the makespan as a share of the oracle's."""
     rows = [["job before 20 in 10 s, round trip", *(f"{count} requests" for count in JOBS)]]
     for round_trip_s in ROUND_TRIPS_S:
         kind = replace(_fixed(20, 10.0), conditions=Conditions(round_trip_s))
