@@ -132,7 +132,8 @@ class Restart:
                 return self._failed(str(error))
             except PeerLost as error:
                 code = await _in_thread_or_here(process.end)
-                return self._failed(errors.text or f"the new process ended with code {code}: {error}")
+                text = await _in_thread_or_here(errors.text)
+                return self._failed(text or f"the new process ended with code {code}: {error}")
         return RestartResult(None, process.pid)
 
     def _introduce(self, link: socket.socket) -> Any:
@@ -207,9 +208,11 @@ class _ErrorOutput:
             source.close()
             raise
 
-    @property
     def text(self) -> str:
-        """The last lines, after the end of the process."""
+        """Returns the last lines. Blocks until the end of the output, or for some seconds.
+
+        Call it after the end of the process. A process that it has started can keep the output open.
+        """
         self._thread.join(_END_S)
         return "; ".join(line.removeprefix("nanonets-proxy: ") for line in self._lines)
 
