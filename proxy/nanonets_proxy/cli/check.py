@@ -148,7 +148,9 @@ def _check_coordination(settings: Settings, name: str) -> Iterator[CheckResult]:
         yield CheckResult("coordination", ok=True, detail=f"{policy.address} can be used")
         return
     result = "this proxy would begin alone" + (", and /readyz would say 503" if policy.required else "")
-    yield CheckResult("coordination", ok=not policy.required, detail=f"{fault}; {result}", warning=True)
+    yield CheckResult(
+        "coordination", ok=not policy.required, detail=f"{fault}; {result}", warning=not policy.required
+    )
 
 
 def _check_open_files(settings: Settings, environments: int) -> Iterator[CheckResult]:
