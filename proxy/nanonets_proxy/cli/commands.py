@@ -68,9 +68,8 @@ def _serve(invocation: Invocation) -> int:
 
 def _checked_config(loaded: LoadedSettings[Settings], environ: Mapping[str, str]) -> "ServeConfig":
     """Returns the configuration of `serve`. Raises SettingsError, also if a file of the settings is unusable."""
-    from nanonets_proxy.settings.configure import (
-        serve_config,  # imported here: `run` needs no configuration at first
-    )
+    # Imported here: `run` needs no configuration at first.
+    from nanonets_proxy.settings.configure import serve_config
 
     verify_files(loaded)
     sandbox = load_sandbox_settings({}, environ).settings if loaded.settings.sandbox else None

@@ -1,6 +1,6 @@
 """The status document as text: one block for each environment, with aligned columns.
 
-Callers may have chosen names, so characters that a terminal would obey are shown as `?`.
+Callers may have chosen names, so escapes replace the characters that a terminal would obey.
 """
 
 from collections.abc import Iterable, Sequence
@@ -88,14 +88,15 @@ def _environment(environment: dict[str, Any], style: Style) -> Iterable[str]:
     )
     for warning in (*([keys["source_fault"]] if keys["source_fault"] else []), *keys["warnings"]):
         yield _line("", style.paint(printable(warning), _YELLOW))
-    if environment["usage"]:
+    if usage := environment["usage"]:
+        shown = usage[:_MOST_SHOWN]
         yield from _table(
             ("used today", "requests", "pages"),
-            [(each["caller"], str(each["requests"]), f"{each['pages']:g}") for each in environment["usage"]],
-            len(environment["usage"][:_MOST_SHOWN]),
+            [(each["caller"], str(each["requests"]), f"{each['pages']:g}") for each in shown],
+            len(shown),
             style,
         )
-        if len(environment["usage"]) > _MOST_SHOWN:
+        if len(usage) > len(shown):
             yield style.paint("  all callers: nanonets-proxy usage --by caller", _DIM)
     yield from _problems(environment["problems"], style)
 

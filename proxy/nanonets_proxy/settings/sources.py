@@ -23,12 +23,11 @@ _KEY_NAMES = frozenset({"api_key", "apikey", "key", "nanonets_api_key"})
 # names such as NANONETS_PROXY_PORT_8080_TCP_ADDR.
 _SERVICE_LINK = re.compile(r"SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?")
 _SERVICE_URL = re.compile(r"(tcp|udp|sctp)://")
-# What Python's parser says about `max_wait = 30s` and `log_level = debug`.
 _UNQUOTED = '; text needs quotes, as in max_wait = "30s"'
-# What the library's messages leave unsaid.
+# For each beginning of a message of Python's parser, the end of the sentence.
 _TOML_HINTS = {
-    "Expected newline or end of document after a statement": _UNQUOTED,
-    "Invalid value": _UNQUOTED,
+    "Expected newline or end of document after a statement": _UNQUOTED,  # max_wait = 30s
+    "Invalid value": _UNQUOTED,  # log_level = debug
     "Cannot overwrite a value": "; its name is set twice",
 }
 _TOML_PLACE = re.compile(r" \(at (?:line (?P<line>[0-9]+), column [0-9]+|end of document)\)$")

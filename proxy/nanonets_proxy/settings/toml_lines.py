@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+_WORD: Final = r"(?<![\w-]){}(?![\w-])"
+
 
 @dataclass(frozen=True, slots=True)
 class TomlPlace:
@@ -49,9 +51,6 @@ def line_of(text: str, keys: Sequence[str]) -> int | None:
         if name.search(line) and not line.lstrip().startswith("#") and _sets(line, lines[:index], keys):
             return index + 1
     return None
-
-
-_WORD: Final = r"(?<![\w-]){}(?![\w-])"
 
 
 def _first_with(word: re.Pattern[str], lines: Sequence[str]) -> int:

@@ -1,8 +1,8 @@
 """Remembers which settings were valid, so that the next `run` with the same settings need not wait for a check.
 
-A file in the cache directory of the user has a digest of flags, variables and the settings file. The code
-of the settings adds the digest after it has accepted them, and only if their texts alone make them valid
-(`settings/model/groups.py`): none of them is a secret, names a file that may change, or a store of keys.
+A file in the cache directory of the user has a digest of flags, variables and the settings file. `run` adds it
+after the settings are found valid, and only if their texts alone make them valid (`settings/model/groups.py`): none
+of them is a secret, names a file that may change, or a store of keys.
 The digest does not see that the code has changed within one version, which happens only in a checkout. The command
 then starts although its proxy ends with an error.
 If the file cannot be read or written, the command only waits longer.
