@@ -112,7 +112,10 @@ class Restart:
         return RestartResult(reason, 0)
 
     async def _replace(self) -> RestartResult:
-        link, their_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            link, their_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:
+            return self._failed(f"no process could be started: {error.strerror}")
         with link, their_end:
             env = {**os.environ, LINK_VARIABLE: str(their_end.fileno())}
             try:

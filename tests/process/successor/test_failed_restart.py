@@ -1,8 +1,12 @@
 """A restart whose new process fails: the old process serves its callers meanwhile."""
 
 import asyncio
+import errno
+import os
+import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,3 +59,16 @@ async def test_callers_are_served_while_the_error_output_of_the_new_process_stay
         finally:
             (tmp_path / "end").touch()
         assert (await replacing).fault == "no settings"
+
+
+async def test_a_restart_without_a_free_file_for_its_link_is_an_alert(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_file(*_: Any) -> Any:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with ScriptedUpstream(responding(OK)) as upstream, running_proxy(upstream.origin) as proxy:
+        with monkeypatch.context() as patch:
+            patch.setattr(socket, "socketpair", no_file)
+            result = await Restart(proxy.program, {}, ServiceManager({}, is_successor=True), is_successor=True)()
+        assert result.fault == "no process could be started: Too many open files"
+        (alert,) = proxy.program.environments[0].alerts.to_json()
+        assert (alert["event"], alert["reason"]) == ("restart_failed", result.fault)
