@@ -3,8 +3,6 @@
 `state.py` has its states and transitions, and docs/fleet.md the whole protocol.
 """
 
-import asyncio
-import contextlib
 import math
 from typing import Final
 
@@ -17,6 +15,7 @@ from nanonets_proxy.admission.fleet.lead import OTHER_VERSION
 from nanonets_proxy.admission.fleet.position import Position
 from nanonets_proxy.admission.fleet.state import BEAT_S, BEATS_MISSED, GATHER_BEAT_S, State
 from nanonets_proxy.admission.fleet.timers import TICK_S
+from nanonets_proxy.aio.events import wait_at_most
 from nanonets_proxy.core.ratelimit.fleet.arrivals import Arrivals
 from nanonets_proxy.core.ratelimit.fleet.names import Names
 from nanonets_proxy.core.ratelimit.gate import Gate
@@ -51,9 +50,7 @@ class Replica:
         """Connects, and waits up to `patience_s` until a leader decides, or another version is here."""
         self._bus.start(self._on_data, self.position.go_alone, self._on_unheard)
         self.position.beater.start()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience_s):
-                await self.position.met.wait()
+        await wait_at_most(self.position.met, patience_s)
 
     async def stop(self) -> None:
         """Says goodbye. The claims of this replica must have ended."""
