@@ -210,7 +210,7 @@ async def test_a_change_of_the_admin_access_ends_the_viewers_and_other_changes_d
         await one.ends()
         await two.ends()
         reload(proxy, max_wait="7s")
-        async with viewer(proxy) as three:  # comes again, and is judged by the settings of now
+        async with viewer(proxy) as three:  # connects again, and the present settings apply
             assert b" 200 " in await three.head()
             await three.block()
             await three.status()

@@ -128,7 +128,7 @@ async def test_an_unexpected_response_shows_its_route_and_its_start() -> None:
     ):
         await caller.get(b"/api/v4/workflows")
         (problem,) = (await _status(proxy))["environments"][0]["problems"]
-    assert problem["reason"] == f"/api/v4/workflows began with {page.decode()}"
+    assert problem["reason"] == f"the response to /api/v4/workflows began with {page.decode()}"
 
 
 async def test_an_alert_with_an_error_and_its_reason_shows_both() -> None:

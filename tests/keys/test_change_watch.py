@@ -113,8 +113,8 @@ async def test_a_file_is_read_again_soon_after_a_failed_reading(
     watch = FileWatch(path)
     waiting = asyncio.ensure_future(watch.wait(failed=True))
     path.write_text("two!")
-    await asyncio.wait_for(waiting, change_watch._AGAIN_S)  # the change comes first
-    monkeypatch.setattr(change_watch, "_AGAIN_S", 0.01)
+    await asyncio.wait_for(waiting, change_watch._RETRY_S)  # the change comes first
+    monkeypatch.setattr(change_watch, "_RETRY_S", 0.01)
     await asyncio.wait_for(watch.wait(failed=True), WAIT_S)
 
 

@@ -29,7 +29,7 @@ async def test_a_file_that_failed_for_a_moment_is_read_again_although_it_did_not
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as by EIO of a disk, or ESTALE of a network share."""
-    monkeypatch.setattr(change_watch, "_AGAIN_S", 0.01)
+    monkeypatch.setattr(change_watch, "_RETRY_S", 0.01)
     path = tmp_path / "tokens"
     path.write_text("one")
     faults = [OSError(errno.EIO, "Input/output error")] * 3

@@ -199,7 +199,7 @@ async def test_a_key_file_that_failed_for_a_moment_is_read_again_although_it_did
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Such as by EIO of a disk, or ESTALE of a network share."""
-    monkeypatch.setattr(change_watch, "_AGAIN_S", 0.01)
+    monkeypatch.setattr(change_watch, "_RETRY_S", 0.01)
     path = tmp_path / "key"
     path.write_text("old")
     store = Store(["old"], own_watch=FileWatch(path))

@@ -168,7 +168,7 @@ def quit_endpoint(on_quit: Callable[[], None]) -> Endpoint:
 
 
 def _keys_json(status: KeysStatus) -> dict[str, Any]:
-    """Returns the status of the keys, without what is empty."""
+    """Returns the status of the keys, without `is_rejected` and without empty members."""
     return {name: value for name, value in asdict(status).items() if name != "is_rejected" and value}
 
 

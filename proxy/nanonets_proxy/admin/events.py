@@ -78,7 +78,7 @@ class StatusEvents:
         self.end_viewers()
 
     def end_viewers(self) -> None:
-        """Ends all viewers. Browsers come again, and their new requests are checked."""
+        """Ends the streams of all viewers. Browsers connect again, and their new requests are checked."""
         for viewer in self._viewers:
             if not viewer.ended.done():
                 viewer.ended.set_result(None)

@@ -212,7 +212,7 @@ class Program:
         alerts.end("reload_rejected")
         needs_restart = [change.name for change in new.needs_restart]
         self._log.info("settings_reloaded", changed=_shown(new.applied), needs_restart=_shown(new.needs_restart))
-        if new.applied and not logs_this:  # the event says last why no more of its level follow
+        if new.applied and not logs_this:  # after the last event of its level, which says why no more follow
             use_log(config)
         if needs_restart:
             # The status shows no more than 400 characters.

@@ -153,7 +153,7 @@ class JobRunner:
         self.release(work.lane)
 
     def release(self, lane: JobLane) -> None:
-        """Frees the room of a job that has ended, or before `run`."""
+        """Frees the room that `reserve` or `run` has taken."""
         if (left := self._held.pop(lane) - 1) > 0:
             self._held[lane] = left
         if lane in self._backlog or any(map(self._has_room, self._backlog)):

@@ -234,7 +234,7 @@ class Submission:
         response.sent_bytes = own.send(request, keep_alive=keep_alive)
 
     async def _wait(self, view: JobView, limit_s: float) -> JobView:
-        """Waits for the job's end, for at most so long, and not while the proxy drains."""
+        """Waits for the job's end, for at most `limit_s`, and not while the proxy drains."""
         jobs, loop = self._jobs, asyncio.get_running_loop()
         deadline_s = loop.time() + limit_s
         look_s = 0.0  # it may have ended since it was stored

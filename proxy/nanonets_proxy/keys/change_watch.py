@@ -13,7 +13,7 @@ from typing import Final, Protocol, TypeAlias
 from nanonets_proxy.aio.daemon_thread import NoThread, in_daemon_thread
 
 _CHECK_EVERY_S: Final = 0.25
-_AGAIN_S: Final = 5.0
+_RETRY_S: Final = 5.0
 _STABLE_S: Final = 0.02
 _MOST_STABLE_CHECKS: Final = 15  # an editor may leave the file empty, but only for a moment
 
@@ -59,10 +59,10 @@ class FileWatch:
         changes no file.
         """
         loop = asyncio.get_running_loop()
-        again_at_s = loop.time() + _AGAIN_S if failed else math.inf
+        retry_at_s = loop.time() + _RETRY_S if failed else math.inf
         status = self._seen
         while status == self._seen:
-            if loop.time() >= again_at_s:
+            if loop.time() >= retry_at_s:
                 return
             await asyncio.sleep(_CHECK_EVERY_S)
             status = await self._status()

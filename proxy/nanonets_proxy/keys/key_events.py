@@ -24,7 +24,7 @@ _BRING_A_KEY: Final = (
 )
 _HARMLESS: Final = (KeyEventKind.ACTIVATED, KeyEventKind.CANDIDATE_FOUND, KeyEventKind.REQUEST_REJECTED)
 _GAP: Final = (KeyEventKind.HOLD_STARTED, KeyEventKind.HOLD_ENDED)
-_UNUSABLE: Final = (*_REJECTED_STATES, KeyEventKind.HOLD_STARTED, KeyEventKind.HOLD_ENDED)
+_UNUSABLE: Final = (*_REJECTED_STATES, *_GAP)
 
 
 class KeyEventReporter:

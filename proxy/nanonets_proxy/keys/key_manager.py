@@ -52,7 +52,7 @@ class KeyManagerPolicy:
 
 @dataclass(frozen=True, slots=True)
 class KeyManagerServices:
-    """`redact` adds all forms of a key, as `Redactor.for_source` returns it. `probe` tests a key upstream."""
+    """`redact` masks all forms of a key: `Redactor.for_source` returns it. `probe` tests a key upstream."""
 
     redact: Callable[[Iterable[bytes]], None]
     registry: CollectorRegistry

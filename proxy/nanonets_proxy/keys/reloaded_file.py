@@ -52,15 +52,15 @@ class ReloadedFile:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    def reload(self, *, again: bool = False) -> str | None:
+    def reload(self, *, on_demand: bool = True) -> str | None:
         """Loads the file now. Returns a sentence that says why it cannot be used, or None.
 
-        `again`: the same fault as before is not reported once more.
+        Reports a fault that is known already only `on_demand`.
         """
         try:
             self._load()
         except (ValueError, OSError) as error:
-            if str(error) != self._fault or not again:
+            if on_demand or str(error) != self._fault:
                 self._report(str(error))
             return f"{self.path} {error}"
         self._end_alert()
@@ -80,4 +80,4 @@ class ReloadedFile:
     async def _run(self) -> None:
         while True:
             await self._watch.wait(failed=self._fault is not None)
-            self.reload(again=self._fault is not None)
+            self.reload(on_demand=False)

@@ -12,8 +12,8 @@ A connection beyond the limit replaces another one, the oldest of the first kind
 Connections that arrive together are accepted before one of them is read, and before one that makes room is lost. So
 a connection that makes room counts no longer from then on, and makes room only once.
 
-If all connections are busy, the new one gets a 503, and so do those that come in the next moment. Otherwise,
-callers that try again and again would keep the event loop busy with walks over all connections.
+If all connections are busy, the new one gets a 503, and so do those that arrive within the next milliseconds.
+Otherwise, callers that try again and again would keep the event loop busy with walks over all connections.
 
 Loopback addresses and unix sockets stand for many callers, so only the total limit applies to them.
 """
@@ -33,7 +33,7 @@ from nanonets_proxy.telemetry.alerts import Alerts
 
 # Finding the oldest connections takes a walk over all of them, so several are closed at once.
 _BATCH: Final = 32
-# The time without another walk, for each connection of one that has found no room. A walk takes a tenth of it.
+# The pause after a walk that found no room, for each connection walked over. The walk itself takes a tenth of it.
 _NO_WALK_S: Final = 1e-5
 # A caller on a slow or distant network sends something in that time.
 PATIENCE_S: Final = 1.0
@@ -118,12 +118,12 @@ class ConnectionLimits:
         self._now_s = now_s
         self._all_open = all_open
         self._alerts = alerts
-        # For each address its connections, the oldest first: one at its limit costs no walk over those of others.
+        # The connections of each address, the oldest first. An address at its limit costs no walk over all others.
         self._per_peer: defaultdict[str, dict[Connection, None]] = defaultdict(dict)
         self._open = 0
         self._given_up: set[Connection] = set()  # they made room, and are not lost yet
         self._displaced: set[Connection] = set()  # so are these, and they are not counted any more
-        self._next_walk_s: dict[str | None, float] = {}  # of an address, or None; without it at any time
+        self._next_walk_s: dict[str | None, float] = {}  # for an address, or None: for all connections
         self._shed = Counter(
             f"nanonets_proxy_{policy.listener}connections_shed",
             "Connections closed at a limit: idle and stalled ones, to make room, and new ones, if all are busy.",

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter
 _LOG_INTERVAL_S: Final = 60.0
 _SHOWN_S: Final = 600.0
 _MOST_SHOWN: Final = 5
-"""The alerts of one event and kind that are shown, if each is about something else."""
+"""How many alerts of one event and kind are shown, each about something else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,9 +46,12 @@ _MAX_CONNECT_RESPONSE_BYTES: Final = 16 * 1024
 _CONNECT_STATUS = re.compile(rb"HTTP/1\.[01] ([1-5][0-9][0-9])[ \r]")
 _NO_TUNNEL: Final = "The egress proxy closed the connection or sent an invalid response."
 _RESOLVER_ERRORS: Final = {getattr(socket, name): name for name in dir(socket) if name.startswith("EAI_")}
-# A firewall ends a connection to a forbidden name during the handshake.
 _WITHOUT_CONNECTION: Final = (
-    *(UpstreamConnectTimeout, UpstreamDnsFailed, UpstreamRefused, UpstreamTlsCut, UpstreamUnreachable),
+    UpstreamConnectTimeout,
+    UpstreamDnsFailed,
+    UpstreamRefused,
+    UpstreamTlsCut,  # by a firewall that forbids the host's name
+    UpstreamUnreachable,
 )
 _NO_HANDSHAKE: Final = "The TLS handshake with the upstream failed."
 _UNROUTABLE = frozenset({errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL})

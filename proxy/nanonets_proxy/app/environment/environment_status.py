@@ -123,7 +123,7 @@ class EnvironmentStatusReader:
     def _reason(self, alert: Mapping[str, Any]) -> str:
         texts = [str(alert[name]).removesuffix(".") for name in ("error", "reason") if alert.get(name)]
         if start := alert.get("start"):
-            texts.append(f"{alert['route']} began with {start}")
+            texts.append(f"the response to {alert['route']} began with {start}")
         if texts and (path := alert.get("path")) and path not in texts[0]:
             texts.insert(0, path)
         # The log masks each line. These texts do not pass through it, and others may have written them.
