@@ -209,6 +209,19 @@ async def test_a_batch_that_the_collector_rejects_is_dropped_and_counted(monkeyp
         await exporter.stop()
 
 
+async def test_batches_that_are_full_are_sent_without_a_delay_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(traces_module, "_BATCH_DELAY_S", 10 * WAIT_S)
+    monkeypatch.setattr(traces_module, "_BATCH_BYTES", 1)
+    async with running_collector() as collector:
+        exporter, _, _ = make(collector.origin)
+        for number in range(96):
+            exporter.observe(finished(number + 1))
+        exporter.start()
+        await until(lambda: len(collector.spans) == 96)
+        assert len(collector.requests) == 3
+        await exporter.stop()
+
+
 async def test_without_a_collector_the_queue_is_bounded_and_the_rest_is_counted() -> None:
     exporter, registry, _ = make(Origin("http", "127.0.0.1", 1))
     for number in range(3200):

@@ -3,8 +3,8 @@
 OpenTelemetry's SDK for Python makes an object with a lock for each span. With release 1.45, the two spans of a
 request took 340 us of CPU time, which is more than the proxy takes for the whole request.
 
-States of a sampled request: finished (its access record is kept), encoded (with up to `_ENCODED_TOGETHER` others),
-taken (in the batch that is being sent), and at last sent or dropped.
+States of a sampled request: finished (its access record is kept), encoded (with up to `_ENCODED_TOGETHER` others,
+and queued until the collector has responded), and at last sent or dropped.
 
 A collector that is gone or hangs delays nothing: at most `MAX_QUEUED_BYTES` of spans wait for it. Further ones are
 dropped and counted. A batch that the collector may want later (429, 502, 503, 504, or no response) is sent again
@@ -122,40 +122,36 @@ class TraceExporter:
         pause_s = _FIRST_PAUSE_S
         while not (self._stopping.is_set() and not self._queue):
             if not self._stopping.is_set():
-                await wait_at_most(self._wake, _BATCH_DELAY_S)
                 self._wake.clear()
+                if self._queued_bytes < _BATCH_BYTES:
+                    await wait_at_most(self._wake, _BATCH_DELAY_S)
                 self._encode()
             if not self._queue:
                 continue
-            batch = self._take_batch()
+            batch = self._next_batch()
             body = export_request(self._environment, [spans for spans, _ in batch])
-            try:
-                fault = await self._sender.send(body)
-            except asyncio.CancelledError:  # by `stop`, which counts what is queued
-                self._put_back(batch)
-                raise
+            fault = await self._sender.send(body)
             if fault is None:
                 pause_s = _FIRST_PAUSE_S
-                continue
-            self._alerts.report("traces_not_sent", _ADVICE, collector=str(self._sender.collector), error=fault)
-            if self._stopping.is_set():
-                self._put_back(batch)
-                return
-            if fault in TEMPORARY:
-                self._put_back(batch)
-                await wait_at_most(self._stopping, pause_s)
-                pause_s = min(2 * pause_s, _MAX_PAUSE_S)
             else:
+                self._alerts.report("traces_not_sent", _ADVICE, collector=str(self._sender.collector), error=fault)
+                if self._stopping.is_set():
+                    return
+                if fault in TEMPORARY:
+                    await wait_at_most(self._stopping, pause_s)
+                    pause_s = min(2 * pause_s, _MAX_PAUSE_S)
+                    continue
                 self._dropped.inc(sum(requests for _, requests in batch))
+            for spans, _ in batch:
+                self._queue.popleft()
+                self._queued_bytes -= len(spans)
 
-    def _take_batch(self) -> list[_Chunk]:
+    def _next_batch(self) -> list[_Chunk]:
+        """Returns the first chunks of the queue, which keeps them."""
         batch, size = [], 0
-        while self._queue and size < _BATCH_BYTES:
-            batch.append(self._queue.popleft())
-            size += len(batch[-1][0])
-        self._queued_bytes -= size
+        for chunk in self._queue:
+            batch.append(chunk)
+            size += len(chunk[0])
+            if size >= _BATCH_BYTES:
+                break
         return batch
-
-    def _put_back(self, batch: list[_Chunk]) -> None:
-        self._queue.extendleft(reversed(batch))
-        self._queued_bytes += sum(len(spans) for spans, _ in batch)
