@@ -1,8 +1,8 @@
 """What a replica knows of the fleet's limits: the beliefs that beats tell, and the leader's own grants.
 
 A document of beliefs has the form of the state file. A beat leaves its grants out: each replica tells its own log
-in its hello. Only the document that Redis keeps has them, and the counts of `daily_budget`, for a fleet that starts
-again as a whole.
+in its hello. A beat only sums up what is used of each limit (`use`), for replicas that lose the leader. Redis keeps
+a document with the grants, and the counts of `daily_budget`, for a fleet that starts again as a whole.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from nanonets_proxy.admission.fleet.bus.port import Won
 from nanonets_proxy.admission.fleet.homes.remote_home import Message
 from nanonets_proxy.core.access.shared_counts import SharedCounts
 from nanonets_proxy.core.ratelimit.fleet.grant_log import MAX_SCOPES, GrantLog
+from nanonets_proxy.core.ratelimit.fleet.use import FleetUse, summarize
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, dump, load
 
@@ -40,6 +41,8 @@ class Beliefs:
         """The epoch of the leader that believed this."""
         self.leader_log = GrantLog()
         """What the leader granted to itself, as it tells: if it dies, nobody else knows."""
+        self.use = FleetUse()
+        """What the fleet has used of each limit."""
         self._ignored = b""
         """The latest limits in Redis that could not be read. A replica may take the lease again and again."""
         self._refused_until_s: dict[str, float] = {}  # by the hints of own 429s, since the leader's latest beat
@@ -55,6 +58,14 @@ class Beliefs:
         """Notes beliefs that are `age_s` old, without their grants unless `with_grants`."""
         self.snapshots = snapshots if with_grants else list(map(_without_grants, filter(_is_known, snapshots)))
         self.at_s = now_s - age_s
+
+    def note_own(self, snapshots: list[ScopeSnapshot], epoch: int, now_s: float) -> None:
+        """Notes what this replica believes as the leader of `epoch`."""
+        self.note(snapshots, 0.0, now_s)
+        self.epoch = epoch
+        for snapshot in snapshots:
+            if snapshot.count is not None:
+                self.use.note(snapshot.scope, _use(snapshot), epoch, now_s)
 
     def told(self, now_s: float) -> tuple[int, float, Document]:
         """Returns epoch, age and document: a new leader may know less than this replica."""
@@ -108,6 +119,8 @@ class Beliefs:
         if "beliefs" in message:
             self.note_document(message["beliefs"], 0.0, now_s)
             self.epoch = epoch
+        for scope, ages in dict(message.get("use", {})).items():
+            self.use.note(str(scope), [(age_s, units) for age_s, units in ages], epoch, now_s)
         if is_of_known_leader:
             self._refused_until_s.clear()
         else:
@@ -158,6 +171,7 @@ class ToTell:
         self._counts = counts
         self._kept_version = -1
         self._told: object = None
+        self._told_use: dict[str, tuple[int, int]] = {}  # how much was granted, and counted, when it was told
         self._kept_at_s = -math.inf
         self._kept_grants = 0
 
@@ -172,6 +186,8 @@ class ToTell:
         has_changed, self._told = key != self._told, key
         if has_changed:
             told["beliefs"] = dump(map(_without_grants, known), NAME, 0.0)
+        if use := self._take_use(known):
+            told["use"] = use
         keep, version = None, self._counts.version
         granted = sum(scope.limit.estimate.window.granted for scope in self._gate.scopes)
         is_due = self._kept_at_s + _KEEP_EACH_S < now_s
@@ -182,9 +198,21 @@ class ToTell:
             keep = {"limits": dump(known, NAME, 0.0), "used": self._counts.everything()}
         return told, keep
 
+    def _take_use(self, known: list[ScopeSnapshot]) -> dict[str, list[tuple[float, float]]]:
+        """Returns the use of the scopes for which it has changed."""
+        found, before = {}, self._told_use
+        scopes = self._gate.scopes.by_name
+        self._told_use = {s.scope: (scopes[s.scope].limit.estimate.window.granted, s.used) for s in known}
+        for snapshot in known:
+            scope = snapshot.scope
+            if snapshot.count is not None and self._told_use[scope] != before.get(scope, (0, 0)):
+                found[scope] = [(round(age_s, 3), units) for age_s, units in _use(snapshot)]
+        return found
+
     def repeat(self) -> None:
-        """Lets the next beat tell all beliefs: there is a new member."""
+        """Lets the next beat tell everything: there is a new member."""
         self._told = None
+        self._told_use.clear()
 
 
 def _is_known(snapshot: ScopeSnapshot) -> bool:
@@ -193,3 +221,10 @@ def _is_known(snapshot: ScopeSnapshot) -> bool:
 
 def _without_grants(snapshot: ScopeSnapshot) -> ScopeSnapshot:
     return replace(snapshot, used=0, newest_age_s=0.0, grants=())
+
+
+def _use(snapshot: ScopeSnapshot) -> list[tuple[float, float]]:
+    """Returns the age and the units of the grants that count, in a few groups."""
+    if snapshot.used and not snapshot.grants:  # too many to be listed
+        return [(snapshot.newest_age_s, snapshot.used)]
+    return summarize(snapshot.grants, snapshot.period_s + snapshot.refusal_delay_s)

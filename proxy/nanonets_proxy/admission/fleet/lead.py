@@ -200,8 +200,7 @@ class Lead:
         """Notes what this leader believes, if it decides."""
         if self.host is not None:
             now_s = self._loop.time()
-            self._beliefs.note(self.host.home.gate.scopes.snapshots(now_s), 0.0, now_s)
-            self._beliefs.epoch = self.epoch
+            self._beliefs.note_own(self.host.home.gate.scopes.snapshots(now_s), self.epoch, now_s)
 
     def end(self) -> "Message":
         """Ends this time. Returns the last message, with the latest grants: the next leader counts them."""

@@ -35,7 +35,10 @@ class HomeMaker:
         log: GrantLog,
         closures: Mapping[str, float],
     ) -> LocalHome:
-        """Returns a home with one replica's share of what is known, which its own earlier grants use up.
+        """Returns a home with one replica's share of what is known, less its part of what is used already.
+
+        Where nobody told what the fleet has used, its own earlier grants count. They also count alone if the share
+        is less than one request in a period: then each replica has its turn after its own request.
 
         `closures`: until when each scope is closed, as this replica knows.
         """
@@ -44,7 +47,14 @@ class HomeMaker:
         gate = Gate(share_policy(policy, beliefs.snapshots, replicas), self.jitter)
         gate.scopes.restore(shares, now_s, beliefs.age_s(now_s))
         periods_s = {share.scope: share.period_s for share in shares if share.count is not None}
-        for scope, ages in log.ages(now_s, _ALL, periods_s).items():
+        own = log.ages(now_s, _ALL, periods_s)
+        for belief in beliefs.snapshots:
+            scope = belief.scope
+            if scope in beliefs.use and periods_s.get(scope) == belief.period_s:
+                own.pop(scope, None)
+                part = beliefs.use.part(scope, log.grants(scope), replicas, self.jitter())
+                merge(gate.limit_to_tell(scope, now_s), part, -math.inf)
+        for scope, ages in own.items():
             _merge(gate, scope, ages, now_s)
         for scope, opens_at_s in closures.items():
             merge(gate.limit_to_tell(scope, now_s), (), opens_at_s)

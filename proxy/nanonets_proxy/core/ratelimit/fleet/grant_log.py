@@ -42,6 +42,10 @@ class GrantLog:
         for scope, grants in self._grants.items():
             self._grants[scope] = deque(((at_s, cost, epoch, n) for at_s, cost, _, n in grants), _MAX_GRANTS)
 
+    def grants(self, scope: str) -> list[tuple[float, float, int]]:
+        """Returns (instant, cost, epoch) of each grant of a scope, in the order of their ends."""
+        return [(at_s, cost, epoch) for at_s, cost, epoch, _ in self._grants.get(scope, ())]
+
     def ages(
         self, now: float, epoch: int, periods_s: Mapping[str, float]
     ) -> dict[str, list[tuple[float, float, int]]]:

@@ -1,0 +1,90 @@
+"""A replica that loses its leader knows what the fleet has used of the limit, besides its own part."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
+from simulator.limiters import SlidingLog
+from support.gate.fleet_scene import FleetScene
+from support.gate.virtual_loop import run_virtually
+
+LIMITED = GatePolicy(
+    max_in_flight=256,
+    max_waiting=10_000,
+    static_limits=StaticLimits((StaticLimit("account", 40, 4.0),)),
+)
+
+
+def in_fleet(test: Callable[[FleetScene], Awaitable[None]]) -> None:
+    """Runs a test with three replicas, before a limit that admits exactly what the policy says."""
+
+    async def main() -> None:
+        scene = FleetScene(3, SlidingLog(40, 3.99), LIMITED)
+        await scene.start()
+        await test(scene)
+        await scene.stop()
+
+    run_virtually(main())
+
+
+def followers(scene: FleetScene) -> list[int]:
+    return [number for number in range(3) if number != scene.leader]
+
+
+async def _lose_redis(scene: FleetScene) -> None:
+    scene.redis.stop()
+
+
+async def _lose_the_leader(scene: FleetScene) -> None:
+    scene.kill(scene.leader)
+
+
+@pytest.mark.parametrize("lose", [_lose_redis, _lose_the_leader])
+@pytest.mark.parametrize("is_leader", [True, False])
+def test_what_another_replica_has_used_is_not_sent_again(
+    lose: Callable[[FleetScene], Awaitable[None]], *, is_leader: bool
+) -> None:
+    async def run(scene: FleetScene) -> None:
+        user, *others = [scene.leader, *followers(scene)] if is_leader else [*followers(scene), scene.leader]
+        scene.callers(user, 20, "first")
+        await asyncio.sleep(9.0)  # the window of 8 to 12 s is used up
+        assert scene.counts.refused_at_s == []
+        await lose(scene)
+        for number in others:
+            if number not in scene.dead:
+                scene.callers(number, 20, f"r{number}c")
+        await asyncio.sleep(12.0)
+        assert scene.counts.refused_at_s == []
+
+    in_fleet(run)
+
+
+def test_what_is_left_of_the_limit_is_used_by_all() -> None:
+    """Each replica has used less than its share. The one with callers may send a third of what is left."""
+
+    async def run(scene: FleetScene) -> None:
+        user, *_ = followers(scene)
+        await asyncio.gather(*(scene.request(user, "caller") for _ in range(10)))
+        await asyncio.sleep(0.5)
+        scene.redis.stop()
+        scene.callers(user, 20)
+        await asyncio.sleep(0.3)
+        assert len(scene.counts.sent) - 10 == pytest.approx(40 / 3 - 10 / 3, abs=1)
+
+    in_fleet(run)
+
+
+def test_a_replica_that_used_more_than_its_share_is_not_held_up_longer_than_the_others() -> None:
+    async def run(scene: FleetScene) -> None:
+        user, *_ = followers(scene)
+        await asyncio.gather(*(scene.request(user, "caller") for _ in range(25)))
+        await asyncio.sleep(0.5)
+        scene.redis.stop()
+        scene.callers(user, 20)
+        await asyncio.sleep(0.3)
+        assert len(scene.counts.sent) - 25 == pytest.approx(15 / 3, abs=1)
+
+    in_fleet(run)
