@@ -4,17 +4,15 @@ The sizes take turns, so that the load of the machine is about the same for all 
 """
 
 import asyncio
-import json
 import math
 import os
-import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from statistics import fmean
 from typing import Any
 
-from fleet.load import COUNT, KINDS, LATENCY_S, PERIOD_S, Results, jain
+from fleet.load import COUNT, KINDS, LATENCY_S, PERIOD_S, Results, change_limit, jain, seen
 from fleet.proxies import WARM_S, fleet, load
 
 SECONDS = 40.0
@@ -107,11 +105,6 @@ def slowest_closure_s(seen: Sequence[tuple[float, int]]) -> float:
     return longest_s
 
 
-def _seen(upstream: str) -> list[tuple[float, int]]:
-    with urllib.request.urlopen(f"{upstream}/sandbox/requests") as response:  # noqa: S310 - loopback, http
-        return [(each["time"], each["status"]) for each in json.load(response)["requests"]]
-
-
 def learned(events: Sequence[Mapping[str, Any]]) -> str:
     """Returns the limit that a log has named last, such as `40 in 4 s`."""
     last = max((e for e in events if e["event"] == "limit_learned"), key=itemgetter("timestamp"), default=None)
@@ -122,20 +115,15 @@ def learned(events: Sequence[Mapping[str, Any]]) -> str:
     return f"{last['count_to']} in {last['period_to_s']:g} s"
 
 
-def _change(upstream: str, limit: str) -> Callable[[], None]:
-    def act() -> None:
-        if limit:
-            body = json.dumps({"limit": limit}).encode()
-            urllib.request.urlopen(f"{upstream}/sandbox/limit", body).close()  # noqa: S310 - loopback, http
-
-    return act
-
-
 def _run(case: Case, callers: list[int], row: Row, *, alone: bool) -> None:
     with fleet(len(callers), case.arguments, alone=alone) as own:
-        act = _change(own.upstream, case.later)
+
+        def act() -> None:
+            if case.later:
+                change_limit(own.upstream, case.later)
+
         row.runs.append(asyncio.run(load(own, callers, SECONDS, act, _CHANGES_AFTER_S, case.warm_s)))
-        row.closures_s.append(slowest_closure_s(_seen(own.upstream)))
+        row.closures_s.append(slowest_closure_s(seen(own.upstream)))
         events = [event for proxy in own.proxies for event in proxy.all_events()]
     row.alone += sum(event["event"] == "fleet_alone" for event in events)
     row.learned.append(learned(events))

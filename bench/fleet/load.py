@@ -83,17 +83,35 @@ def stats(upstream: str) -> tuple[int, int]:
     return counts["admitted"], counts["refused"]
 
 
+def seen(upstream: str) -> list[tuple[float, int]]:
+    """Returns when the latest 10,000 requests came, in Unix time, and the status of each."""
+    with urllib.request.urlopen(f"{upstream}/sandbox/requests") as response:  # noqa: S310 - loopback, http
+        requests = json.load(response)["requests"]
+    return sorted((each["time"], each["status"]) for each in requests)
+
+
+def change_limit(upstream: str, limit: str) -> None:
+    """Changes the rate of the upstream's limit, which begins to count anew."""
+    body = json.dumps({"limit": limit}).encode()
+    urllib.request.urlopen(f"{upstream}/sandbox/limit", body).close()  # noqa: S310 - loopback, http
+
+
+async def status_of(session: aiohttp.ClientSession, url: str, caller: str) -> int:
+    """Calls once, and returns the status; 0: no response came."""
+    try:
+        async with session.get(url + PATH, headers={"X-Caller": caller}) as response:
+            await response.read()
+            return response.status
+    except aiohttp.ClientError:
+        return 0
+
+
 async def call(
     session: aiohttp.ClientSession, urls: list[str], replica: int, caller: str, results: Results
 ) -> None:
     """Calls without a pause. Each request goes to the replica's current URL in `urls`."""
     while True:
-        try:
-            async with session.get(urls[replica] + PATH, headers={"X-Caller": caller}) as response:
-                await response.read()
-                status = response.status
-        except aiohttp.ClientError:
-            status = 0
+        status = await status_of(session, urls[replica], caller)
         if status == 200:
             results.served[replica, caller] += 1
         else:

@@ -71,6 +71,11 @@ class RedisServer:
             return answer
 
     @property
+    def master(self) -> "RedisServer":
+        """This server: one alone is its own master."""
+        return self
+
+    @property
     def pid(self) -> int:
         """The process of the server, which must run."""
         assert self._process is not None

@@ -32,6 +32,11 @@ class Counts:
     errors: list[ProxyError] = field(default_factory=list)
     waits_s: list[float] = field(default_factory=list)
 
+    def clear(self) -> None:
+        """Begins to count anew."""
+        for each in (self.served, self.served_at_s, self.refused_at_s, self.sent, self.errors, self.waits_s):
+            each.clear()
+
     def refused_since(self, since_s: float) -> int:
         return sum(at_s >= since_s for at_s in self.refused_at_s)
 
@@ -77,6 +82,8 @@ class FleetScene:
         self.buses: list[MemoryBus] = []
         self.processes: list[ReplicaLoop] = []
         self.dead: set[int] = set()
+        self.leaving: set[int] = set()
+        """The replicas whose callers send no further request."""
         for _ in range(replicas):
             self.add()
 
@@ -111,7 +118,7 @@ class FleetScene:
             self.tasks.append(self.loop.create_task(self._calls(replica, f"{name}{number}", pause_s)))
 
     async def _calls(self, replica: int, name: str, pause_s: float) -> None:
-        while True:
+        while replica not in self.leaving:
             await self.request(replica, name)
             await asyncio.sleep(pause_s)
 

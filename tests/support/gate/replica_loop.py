@@ -1,6 +1,7 @@
 """The event loop as one replica sees it: with a clock of its own, and with moments in which it stands still."""
 
 import asyncio
+import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -27,6 +28,7 @@ class ReplicaLoop:
         self._loop = loop
         self._clock_off_s = clock_off_s
         self._stands_until_s = 0.0
+        self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self._kept: list[_Timer] = []
 
     def stand_still(self, for_s: float) -> None:
@@ -82,4 +84,6 @@ class ReplicaLoop:
         return self._loop.create_future()
 
     def create_task(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        return self._loop.create_task(coroutine)
+        task = self._loop.create_task(coroutine)
+        self.tasks.add(task)
+        return task
