@@ -8,10 +8,11 @@ import pytest
 
 from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import _MAX_KEPT, SlidingWindow
 from nanonets_proxy.core.ratelimit.adaptive.limit import LimitState
-from nanonets_proxy.core.ratelimit.adaptive.other_gates import await_report, merge, reported, sent
+from nanonets_proxy.core.ratelimit.adaptive.other_gates import await_report, merge, put_off_probes, reported, sent
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
+from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 from simulator.limiters import FixedWindow
 
@@ -45,6 +46,17 @@ def test_grants_of_other_gates_use_up_the_limit() -> None:
     own.enqueue(ticket, 100.0)
     assert own.poll(107.9).granted == []
     assert own.poll(108.1).granted == [ticket]
+
+
+def test_a_gate_that_takes_over_does_not_probe_in_a_period_that_it_does_not_know() -> None:
+    own = gate()
+    own.scopes.restore([ScopeSnapshot("a", 20, 10.0, 20, None, 0, 0.0, 0.0)], 100.0, 50.0)
+    probes = own.limit_to_tell("a", 100.0).estimate.window_probes
+    assert probes.due(101.0)
+    put_off_probes(own.limit_to_tell("a", 100.0), 100.0)
+    assert not probes.due(109.9)
+    assert probes.due(110.1)
+    put_off_probes(own.limit_to_tell("b", 100.0), 100.0)  # nothing is known, and nothing to probe
 
 
 def test_a_closure_of_another_gate_closes_the_scope() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from nanonets_proxy.admission.fleet.beliefs import Beliefs
 from nanonets_proxy.admission.fleet.homes.local_home import LocalHome
 from nanonets_proxy.admission.waiting_room import WaitingRoom
-from nanonets_proxy.core.ratelimit.adaptive.other_gates import merge
+from nanonets_proxy.core.ratelimit.adaptive.other_gates import merge, put_off_probes
 from nanonets_proxy.core.ratelimit.fleet.grant_log import GrantLog
 from nanonets_proxy.core.ratelimit.fleet.share import leader_policy, share_of, share_policy
 from nanonets_proxy.core.ratelimit.gate import Gate
@@ -74,6 +74,8 @@ class HomeMaker:
                 _merge(gate, scope, ages, now_s)
         for scope, opens_at_s in before.scopes.closures(now_s).items():
             merge(gate.limit_to_tell(scope, now_s), (), opens_at_s)
+        for state in gate.scopes:
+            put_off_probes(state.limit, now_s)
         return self.of(gate)
 
     def shown(self, policy: GatePolicy, beliefs: Beliefs) -> Gate:

@@ -17,6 +17,13 @@ def merge(limit: Limit, grants: Iterable[tuple[float, float]], opens_at_s: float
         limit.close(opens_at_s)
 
 
+def put_off_probes(limit: Limit, now: float) -> None:
+    """Lets the next probe for a higher limit wait for a period whose requests this gate knows all of."""
+    estimate = limit.estimate
+    if estimate.known:
+        estimate.window_probes.delay(now + estimate.window.counted_for_s)
+
+
 def await_report(limit: Limit, serial: int, patience_s: float) -> float | None:
     """Lets a new grant count as accepted without a response once it is `reported`, as its 429 may come late.
 

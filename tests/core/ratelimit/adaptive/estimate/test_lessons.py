@@ -204,6 +204,15 @@ def test_a_refused_count_probe_shows_the_length_of_a_period_unless_its_hint_name
     assert (estimate.window.count, estimate.window.period_s) == (8, period_s)
 
 
+@pytest.mark.parametrize(("proven", "period_s"), [(8, 4.0), (0, 5.0)])
+def test_a_proven_period_that_explains_a_refused_probe_stays(proven: int, period_s: float) -> None:
+    """The hint of 2 s leaves more than 3.99 s, and 4.99 s at most. A period of 5 s is the usual one of these."""
+    estimate = estimate_of(8, 4.0, [0.0] * 8)
+    estimate.proven = proven
+    learn_from(estimate, closure(GrantKind.COUNT_PROBE, 2.99, 2.0), 5.0)
+    assert (estimate.window.count, estimate.window.period_s) == (8, period_s)
+
+
 def test_a_hint_names_a_period_if_it_is_usual_and_the_hint_before_it_was_the_same() -> None:
     hints, window = HintHistory(), SlidingWindow()
     assert [hint_s for hint_s in (1.0, 2.0, 5.0, 7.0, 60.0, 59.97) if hints.names_period(hint_s)] == [5.0, 60.0]

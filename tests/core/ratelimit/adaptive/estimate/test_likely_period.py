@@ -13,6 +13,8 @@ from nanonets_proxy.core.ratelimit.adaptive.estimate.likely_period import likely
         (10.9, 0.9, 1.0, 10.0),
         (11.02, 10.02, 1.0, 11.0),
         (7.4, 0.0, 1.0, 7.0),
+        (3.999, 0.999, 1.0, 4.0),  # its first request took longer to the upstream than the refused one
+        (147.0, 87.0, 1.0, 147.0),
         (0.5, 0.1, 1.0, 0.5),
         (10.05, 0.1, 0.0, 10.0),  # exact, but for the travel time
         (9.5, 0.1, 0.0, 9.5),

@@ -71,7 +71,8 @@ def learn_from(estimate: LimitEstimate, closure: Closure, now: float) -> None:
     admitted = window.granted_since(earliest_end_s - window.period_s)
     needed_s = _needed_s(closure, ends_at_s - start_s, closure.granted_at_s - start_s, window.period_s)
     if closure.kind in LIMIT_PROBES or estimate.before_raise is not None:
-        _undo_raise(estimate, closure, admitted, needed_s, now)
+        least_s = max(closure.granted_at_s, ends_at_s - closure.excess_s) - start_s
+        _undo_raise(estimate, closure, admitted, least_s, needed_s, now)
     elif closure.kind is GrantKind.RECOVERY_PROBE:
         if not estimate.proven and needed_s > window.period_s and not closure.was_early:
             estimate.set_window(window.count, needed_s)
@@ -166,8 +167,13 @@ def _burst_period_s(window: SlidingWindow, closure: Closure, first_s: float, lik
     return max(possible_s, key=lambda period_s: window.granted_since(end_s - period_s) / period_s)
 
 
-def _undo_raise(estimate: LimitEstimate, closure: Closure, admitted: float, needed_s: float, now: float) -> None:
-    """Undoes an unproven raise, and schedules the next probe."""
+def _undo_raise(
+    estimate: LimitEstimate, closure: Closure, admitted: float, least_s: float, needed_s: float, now: float
+) -> None:
+    """Undoes an unproven raise, and schedules the next probe.
+
+    `least_s`: a period that explains the refusal is longer. `needed_s`: the likely length.
+    """
     window, before, probes = estimate.window, estimate.before_raise, estimate.window_probes
     if closure.kind is GrantKind.COUNT_PROBE and estimate.quota_varies:
         estimate.note_admitted(min(admitted, window.count))
@@ -194,8 +200,10 @@ def _undo_raise(estimate: LimitEstimate, closure: Closure, admitted: float, need
         return
     if abs(needed_s - window.period_s) <= 0.1 * window.period_s and closure.closed_s < 0.9 * window.period_s:
         estimate.hints.are_exact = True
-    # The first count probe shows the whole length of a period. The first refusal showed only how a period ends.
-    longer = first and needed_s > _SAME_PERIOD * window.period_s
+    # The first count probe shows the whole length of a period. The first refusal showed only how a period ends. A
+    # proven period that explains the refusal stays: hints in whole seconds leave a choice.
+    stays = estimate.proven and least_s < window.period_s
+    longer = first and needed_s > _SAME_PERIOD * window.period_s and not stays
     if closure.kind is GrantKind.COUNT_PROBE and (needed_s < window.period_s or longer):
         period_s = max(needed_s, estimate.min_period_s)
         if _SAME_PERIOD * period_s < window.period_s:  # the hint may be odd

@@ -34,6 +34,7 @@ Without the try after 3 s, a period of a little more than 2 s would be taken for
 _CHEAP_S, _JUST_BEFORE_S = 2.0, 0.5  # half a second covers the round trip and the jitter of the earlier tries
 _TOLERANCE = 0.01
 """An exact hint is off by at most this share of the period."""
+_JITTER_S = 0.05  # the travel time of the first request of a period may differ by this from the refused one's
 
 
 def rounding_s(hint_s: float) -> float:
@@ -42,7 +43,7 @@ def rounding_s(hint_s: float) -> float:
 
 
 def likely_period_s(longest_s: float, above_s: float, rounded_by_s: float) -> float:
-    """Returns the likely length: `longest_s` at most, and more than `above_s`.
+    """Returns the likely length: about `longest_s` at most, and more than `above_s`.
 
     `rounded_by_s` is the possible excess of `longest_s` over the true length.
     """
@@ -51,8 +52,9 @@ def likely_period_s(longest_s: float, above_s: float, rounded_by_s: float) -> fl
     usual_s = max((period_s for period_s in _USUAL_S if above_s < period_s <= most_s), default=0.0)
     if usual_s:
         return usual_s
-    if rounded_by_s and int(longest_s) > above_s:
-        return float(int(longest_s))
+    whole_s = int(min(most_s, longest_s + _JITTER_S))
+    if rounded_by_s and whole_s > above_s:
+        return float(whole_s)
     return longest_s
 
 
