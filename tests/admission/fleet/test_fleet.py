@@ -3,6 +3,7 @@
 import asyncio
 import math
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 
@@ -127,6 +128,26 @@ def test_a_static_limit_holds_for_all_together() -> None:
         assert all(later - at_s > 3.9 for at_s, later in zip(instants, instants[41:], strict=False))
 
     in_fleet(3, SlidingLog(40, 3.9), run, LIMITED)
+
+
+@pytest.mark.parametrize("is_reloaded", [False, True])
+def test_the_weights_of_callers_hold_in_the_whole_fleet(is_reloaded: bool) -> None:
+    """Gates of a fleet know callers by hashes."""
+    weighted = replace(LIMITED, lane_weights=(("heavy0", 3),))
+
+    async def run(scene: FleetScene) -> None:
+        if is_reloaded:
+            for replica in scene.replicas:
+                replica.change_policy(weighted)
+        for number in range(3):
+            for name in ("heavy", "light"):
+                for _ in range(20):
+                    scene.callers(number, 1, name)
+        await asyncio.sleep(RUN_S)
+        served = scene.counts.served_by(lambda each: each[1])
+        assert served["heavy0"] >= 2.5 * served["light0"]
+
+    in_fleet(3, window(), run, LIMITED if is_reloaded else weighted)
 
 
 # --- faults ------------------------------------------------------------------------------------------

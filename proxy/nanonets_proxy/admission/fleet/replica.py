@@ -73,7 +73,7 @@ class Replica:
         """Applies another policy."""
         self.own.change_policy(policy)
         if self.position.lead is not None and self.position.lead.host is not None:
-            self.position.lead.use(policy)
+            self.position.lead.use(self.own.policy)
         else:
             self.own.home.room.change_policy(self.own.share())
 
