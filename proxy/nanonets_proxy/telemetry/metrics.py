@@ -46,7 +46,7 @@ _GAUGES: Final = {
     "nanonets_proxy_cooldown_seconds": "Longest remaining cooldown of any scope.",
     "nanonets_proxy_closed_scopes": "Scopes closed by a refusal (429).",
     "nanonets_proxy_quota_reserve": "Requests of a rate limit that another client seems to use.",
-    "nanonets_proxy_fleet_replicas": "Replicas that share this proxy's rate limits, itself included.",
+    "nanonets_proxy_fleet_replicas": "Replicas that share the rate limits, itself included; 0: no `coordination`.",
     "nanonets_proxy_fleet_coordinated": "Whether one gate decides for all replicas: 1 or 0.",
     "nanonets_proxy_idle_upstream_connections": "Idle connections to the upstream.",
     "nanonets_proxy_body_memory_bytes": "Memory used by copies of request bodies, kept to send them again.",

@@ -84,6 +84,6 @@ def gate_gauges(gate: Gate, now_s: float) -> dict[str, float]:
         "nanonets_proxy_cooldown_seconds": max(closed.values(), default=now_s) - now_s,
         "nanonets_proxy_closed_scopes": len(closed),
         "nanonets_proxy_quota_reserve": gate.scopes.reserve(),
-        "nanonets_proxy_fleet_replicas": 1,
+        "nanonets_proxy_fleet_replicas": 0,
         "nanonets_proxy_fleet_coordinated": 0,
     }
