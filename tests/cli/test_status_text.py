@@ -183,6 +183,13 @@ def test_a_replica_of_a_fleet_says_whether_it_leads_follows_or_is_alone(fleet: F
     assert "fleet" not in status_text(_document(), PLAIN)
 
 
+def test_the_leader_grants_a_followers_next_permit() -> None:
+    gate = GateStatus(3, 1, 10_000, 0, 256, None, (), 0, (), 0, FleetStatus("follows", 2))
+    assert "waiting      3 from 1 caller, next permit from the leader of the fleet\n" in status_text(
+        _document(gate=gate), PLAIN
+    )
+
+
 def test_an_unknown_limit_and_a_used_up_quota_say_so() -> None:
     scope = ScopeEntry("a", "closed", 0.0, None, None, None, 0.0, quota_used_up=True, waiting=0, in_flight=0)
     text = status_text(_document(gate=GateStatus(0, 0, 10_000, 0, 256, None, (scope,), 1, (), 0)), PLAIN)

@@ -10,7 +10,7 @@ from reference import documented_events, emitted_events, metrics_page
 
 ROOT = Path(__file__).parents[2]
 PAGES = {str(page.relative_to(ROOT)): page.read_text() for page in sorted(ROOT.glob("docs/**/*.md"))}
-_METRIC = re.compile(r"\bnanonets_proxy_[a-z_]*[a-z]\b(?!/|\.)")
+_METRIC = re.compile(r"\bnanonets_proxy_[a-z_]*[a-z]\b(?![/:]|\.)")
 _NAME = re.compile(r"`(\w+)`")
 _SUFFIX = re.compile(r"_(?:bucket|count|sum)$")
 

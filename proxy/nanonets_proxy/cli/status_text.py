@@ -132,7 +132,8 @@ def _limits_and_queue(gate: dict[str, Any], style: Style) -> Iterable[str]:
 def _waiting(gate: dict[str, Any]) -> str:
     if not gate["waiting"]:
         return "0"
-    next_permit = "at the next response"
+    role = (gate.get("fleet") or {}).get("role")
+    next_permit = "from the leader of the fleet" if role in ("follows", "joins") else "at the next response"
     if gate["next_permit_in_s"] is not None:
         next_permit = f"in {duration(gate['next_permit_in_s'])}"
     callers = "1 caller" if gate["waiting_callers"] == 1 else f"{gate['waiting_callers']} callers"

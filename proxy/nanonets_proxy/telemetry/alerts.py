@@ -70,8 +70,8 @@ class Alerts:
         lasting: bool = False,
         log_always: bool = False,
         **fields: Any,
-    ) -> None:
-        """Counts a fault, and logs it unless the same was logged within the last minute.
+    ) -> bool:
+        """Counts a fault, and logs it unless the same was logged within the last minute. Returns whether it did.
 
         `event` and `kind` come from a small set, and together name the fault. The latest alerts that are `about`
         different callers or scopes are shown beside each other. `advice` is a sentence for the operator. `/readyz`
@@ -87,11 +87,13 @@ class Alerts:
         alert.fields, alert.advice, alert.at_s, alert.is_lasting = fields, advice, now_s, lasting
         alert.total += 1
         alert.unlogged += 1
-        if log_always or now_s - alert.logged_at_s >= _LOG_INTERVAL_S:
+        is_logged = log_always or now_s - alert.logged_at_s >= _LOG_INTERVAL_S
+        if is_logged:
             self._log.warning(event, **fields, times=alert.unlogged, advice=advice)
             if self._subscriber is not None:
                 self._subscriber(Alert(event, kind, fields, advice, alert.unlogged))
             alert.logged_at_s, alert.unlogged = now_s, 0
+        return is_logged
 
     def _make_room(self, event: str, kind: str) -> None:
         same = [key for key in self._alerts if key[:2] == (event, kind)]

@@ -1,6 +1,7 @@
 """The bus and whole proxies over a real Redis (`make test-fleet`)."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import socket
@@ -9,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -331,6 +333,33 @@ def test_the_status_says_who_leads(redis: RedisServer) -> None:
         until(lambda: not coordinated(proxies))
         (first, second) = (fleet_status(proxy) for proxy in proxies)
         assert first == second == {"role": "alone", "replicas": 2}
+
+
+def test_the_status_of_a_follower_has_its_own_queue(redis: RedisServer) -> None:
+    with fleet(redis, 2, *NAMED, "--limits", "account 1/60s", "--pool-size", "7") as proxies:
+        until(lambda: coordinated(proxies))
+        follower = next(proxy for proxy in proxies if fleet_status(proxy)["role"] == "follows")
+        with ThreadPoolExecutor(4) as pool:
+            for number in range(4):
+                pool.submit(_call_for_a_while, follower.url + PATH, f"c{number % 2}")
+            until(lambda: status(follower)["environments"][0]["gate"]["waiting"] == 3)
+            shown = [status(proxy)["environments"][0] for proxy in proxies]
+    own = next(each for each in shown if each["gate"]["fleet"]["role"] == "follows")
+    leading = next(each for each in shown if each["gate"]["fleet"]["role"] == "leads")
+    assert own["state"]["sentence"] == (
+        "Waiting for Nanonets: 2 callers with 3 requests, the leader of the fleet grants the next permit."
+    )
+    assert sorted(lane["caller"] for lane in own["gate"]["lanes"]) == ["c0", "c1"]
+    assert sum(lane["waiting"] for lane in own["gate"]["lanes"]) == 3
+    assert [each["gate"]["max_in_flight"] for each in (own, leading)] == [7, 7]
+    assert (leading["gate"]["waiting"], leading["gate"]["lanes_total"]) == (0, 2)
+
+
+def _call_for_a_while(url: str, caller: str) -> None:
+    """Hangs up after 15 s."""
+    request = urllib.request.Request(url, headers={"X-Caller": caller})
+    with contextlib.suppress(TimeoutError), urllib.request.urlopen(request, timeout=15) as response:
+        response.read()
 
 
 def test_the_status_shows_the_scopes_by_their_names(redis: RedisServer) -> None:

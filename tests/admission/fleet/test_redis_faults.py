@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -137,3 +139,46 @@ def test_no_caller_fails_while_redis_is_full_and_its_leader_dies(redis: RedisSer
             leader.process.kill()
             until(lambda: coordinated(others) and gauge(others[0], "nanonets_proxy_fleet_replicas") == 2)
         assert set(callers.statuses) == {200}
+
+
+def test_the_log_has_the_new_reason_when_the_password_changes(redis: RedisServer) -> None:
+    """The connection ends first, which alone would send an operator to the network."""
+    redis.ask("ACL", "SETUSER", "proxy", "on", f">{PASSWORD}", *RIGHTS.split())
+    with fleet(f"redis://proxy:{PASSWORD}@127.0.0.1:{redis.port}", 1) as (proxy,):
+        until(lambda: coordinated([proxy]))
+        redis.ask("ACL", "SETUSER", "proxy", "resetpass", ">another")
+        redis.ask("CLIENT", "KILL", "USER", "proxy")
+        until(lambda: any("AuthenticationError" in event.get("reason", "") for event in proxy.all_events()))
+        redis.ask("ACL", "SETUSER", "proxy", f">{PASSWORD}")
+        until(lambda: coordinated([proxy]))
+    assert "another" not in str(proxy.all_events())
+
+
+def test_a_redis_that_refuses_each_message_does_not_fill_the_log(redis: RedisServer) -> None:
+    redis.ask("ACL", "SETUSER", "proxy", "on", f">{PASSWORD}", *RIGHTS.split())
+    with fleet(f"redis://proxy:{PASSWORD}@127.0.0.1:{redis.port}", 2, limit="1000/1s") as proxies:
+        until(lambda: coordinated(proxies))
+        redis.ask("ACL", "SETUSER", "proxy", "-publish")
+        with Callers(proxies, 2) as callers:
+            until(lambda: not coordinated(proxies))
+            time.sleep(3)
+        assert set(callers.statuses) == {200}
+        for proxy in proxies:
+            names = Counter(event["event"] for event in proxy.all_events() if event["event"] != "request")
+            assert names["fleet_message_lost"] <= 1
+            assert names["fleet_alone"] + names["fleet_joined"] <= 10, names
+        assert "NoPermissionError" in str([proxy.all_events() for proxy in proxies])
+
+
+async def test_a_replica_asks_for_nothing_that_its_user_may_not_do(redis: RedisServer) -> None:
+    """Redis keeps each refused command for the people who watch it."""
+    redis.ask("ACL", "SETUSER", "proxy", "on", f">{PASSWORD}", *RIGHTS.split())
+    url = f"redis://proxy:{PASSWORD}@127.0.0.1:{redis.port}/1"
+    assert await check(policy(url)) is None
+    await (await connected(url, "a")).stop()
+    assert redis.ask("ACL", "LOG") == b"*0\r\n"
+
+
+def test_the_page_lists_the_rights_that_the_tests_use() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "fleet.md").read_text()
+    assert f"ACL SETUSER proxy on >PASSWORD {RIGHTS}\n" in page

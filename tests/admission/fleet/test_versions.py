@@ -188,7 +188,7 @@ async def test_over_a_real_redis_replicas_of_two_versions_share_and_are_ready(re
     def make(protocol: int) -> Fleet:
         address = RedisAddress.parse(redis.url)
         policy = FleetPolicy(address, "a", required=True, protocol=protocol)
-        return Fleet(policy, gate, lambda _: None, Alerts(None))
+        return Fleet(policy, gate, lambda _: None, Alerts(None), {})
 
     def granted(fleet: Fleet) -> int:
         """Returns how many of 20 requests need not wait."""

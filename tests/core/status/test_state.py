@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from nanonets_proxy.core.status.document import GateStatus, KeysStatus, ScopeEntry, State
+from nanonets_proxy.core.status.document import FleetStatus, GateStatus, KeysStatus, ScopeEntry, State
 from nanonets_proxy.core.status.recent_errors import LastFailure
 from nanonets_proxy.core.status.request_counts import LatestRequests
 from nanonets_proxy.core.status.state import StateFacts, duration, most_urgent, state_of
@@ -177,6 +177,12 @@ def _state(*, scope: dict[str, Any] | None = None, **changes: Any) -> State:
             "waiting_for_upstream",
             "limit",
             "Waiting for Nanonets: 1 caller with 40 requests, next permit when a response arrives.",
+        ),
+        (
+            {"waiting": 2, "waiting_callers": 1, "fleet": FleetStatus("follows", 3)},
+            "waiting_for_upstream",
+            "limit",
+            "Waiting for Nanonets: 1 caller with 2 requests, the leader of the fleet grants the next permit.",
         ),
         (
             {"waiting": 2, "waiting_callers": 2, "in_flight": 256},

@@ -82,6 +82,7 @@ class MemoryBus:
         self.name = name
         self.process = process
         self.is_cut = False
+        self.fault = ""
         self.connects_at_s = 0.0
         self._arrives_at_s = 0.0
         self._on_message: Callable[[bytes], None] | None = None

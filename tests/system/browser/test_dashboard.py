@@ -318,7 +318,7 @@ async def test_a_replica_of_a_fleet_shows_its_role() -> None:
             async with dashboard(proxy.admin_url.removeprefix("http://")) as page:
                 await page.shows("Ready")
                 assert await page.js("document.querySelector('[data-f=fleet]').offsetHeight > 0") is is_shown
-                assert await page.text("fleet") == ("alone of 1 replica" if is_shown else "")
+                assert await page.text("fleet") == ("alone, 1 replica" if is_shown else "")
                 assert await page.faults() == []
 
 

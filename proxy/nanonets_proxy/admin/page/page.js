@@ -172,13 +172,13 @@ const show = (environment, end) => {
   section.querySelector(".state").dataset.code = state.code;
   // While nobody waits, the sentence is about the scope that opens last.
   const closed = ["quota_used_up", "limit_closed"].includes(state.code) ? Math.max(0, ...gate.scopes.map(scope => scope.opens_in_s)) : 0;
-  put(field("next"), gate.next_permit_in_s !== null ? duration(gate.next_permit_in_s) : gate.waiting ? "at the next response"
-    : closed ? duration(closed) : state.code === "no_key" ? "with a new key" : "at once");
+  const granter = ["follows", "joins"].includes(gate.fleet?.role) ? "from the leader" : "at the next response";
+  put(field("next"), gate.next_permit_in_s !== null ? duration(gate.next_permit_in_s) : gate.waiting ? granter : closed ? duration(closed) : state.code === "no_key" ? "with a new key" : "at once");
   pair(field("waiting"), number(gate.waiting), ` from ${number(gate.waiting_callers)} ${gate.waiting_callers === 1 ? "caller" : "callers"}`);
   pair(field("in_flight"), number(gate.in_flight), " of " + number(gate.max_in_flight));
   put(field("rate"), number(environment.requests.per_second));
   field("fleet").parentNode.hidden = !gate.fleet;
-  if (gate.fleet) pair(field("fleet"), gate.fleet.role, ` of ${number(gate.fleet.replicas)} ${gate.fleet.replicas === 1 ? "replica" : "replicas"}`);
+  if (gate.fleet) pair(field("fleet"), gate.fleet.role, `, ${number(gate.fleet.replicas)} ${gate.fleet.replicas === 1 ? "replica" : "replicas"}`);
   const {jobs} = environment;
   field("jobs").parentNode.hidden = !jobs;
   if (jobs) pair(field("jobs"), number(jobs.queued.used), ` of ${number(jobs.queued.limit)}, ${number(jobs.sending)} sending, ${number(jobs.unknown)} unknown`);

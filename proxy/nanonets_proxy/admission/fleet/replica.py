@@ -89,6 +89,11 @@ class Replica:
         return self.own.replicas
 
     @property
+    def fault(self) -> str:
+        """Why Redis or the lease cannot be used, as far as known; empty: both can."""
+        return self._bus.fault or self.campaign.fault
+
+    @property
     def is_coordinated(self) -> bool:
         """Whether a leader decides, or none can because replicas with another version of the protocol are here."""
         return self.state.is_coordinated or (self.own.others > 0 and self._bus.connected)

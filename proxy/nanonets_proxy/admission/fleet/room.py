@@ -19,6 +19,7 @@ claims to another home. No claim is lost by that: the permits stay valid, and wa
 
 import asyncio
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
@@ -79,6 +80,10 @@ class FleetRoom:
     def in_flight(self) -> int:
         """The number of places that are taken."""
         return self._places.taken
+
+    def queue(self) -> "Counter[tuple[str, str]]":
+        """Counts the requests without a permit, by caller and scope."""
+        return Counter((claim.ticket.lane, claim.ticket.scope) for claim in self._claims if not claim.is_granted)
 
     # --- homes --------------------------------------------------------------------------------------
 

@@ -90,7 +90,7 @@ class Environment:
             # Imported here: most processes decide alone.
             from nanonets_proxy.app.environment import fleet
 
-            self._view = self._fleet = fleet.Fleet(config.fleet, config.gate, on_news, self.alerts)
+            self._view = self._fleet = fleet.Fleet(config.fleet, config.gate, on_news, self.alerts, log_fields)
             self._room, self.gate_handover = self._fleet.room, self._fleet.handover
         self._upstream = Upstream(config, self.alerts, self.metrics.retries.inc)
         self.key_manager = KeyManager(

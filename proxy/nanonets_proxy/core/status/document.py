@@ -93,7 +93,7 @@ class GateStatus:
     """The setting `pool_size`."""
     next_permit_in_s: float | None
     """The shortest time until a waiting request gets its permit. Null if none waits, or if the permit depends on a
-    response."""
+    response, or on the leader of a fleet."""
     scopes: tuple[ScopeEntry, ...]
     """The busiest scopes that wait, are in use, or have a known limit."""
     scopes_total: int
@@ -103,7 +103,13 @@ class GateStatus:
     lanes_total: int
     """The number of lanes, shown or not."""
     fleet: FleetStatus | None = None
-    """Null without `coordination`. If this replica follows, the leader has the queue, and `lanes` is empty here."""
+    """Null without `coordination`. With it, `lanes` of the replica that leads has the callers of all replicas, and
+    callers that only others know have a hash as their name. All else is about this replica."""
+
+    @property
+    def asks_leader(self) -> bool:
+        """Whether another replica decides."""
+        return self.fleet is not None and self.fleet.role in ("follows", "joins")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from nanonets_proxy.core.ratelimit.scope_status import ScopeStatus
 from nanonets_proxy.core.status.document import GateStatus, LaneEntry, ScopeEntry
 from nanonets_proxy.core.status.text import shown
 
-_MAX_SCOPE_CHARS: Final = 128
+MAX_SCOPE_CHARS: Final = 128
 
 
 def gate_status(gate: Gate, max_waiting: int, most: int, now: float) -> GateStatus:
@@ -54,7 +54,7 @@ def _next_permit_in_s(gate: Gate, waiting: list[ScopeState], now: float) -> floa
 def _scope_entry(scope: ScopeStatus) -> ScopeEntry:
     is_over = scope.state == LimitState.CLOSED.value and not scope.opens_in_s
     return ScopeEntry(
-        name=shown(scope.name, _MAX_SCOPE_CHARS),
+        name=shown(scope.name, MAX_SCOPE_CHARS),
         state=LimitState.PROBING.value if is_over else scope.state,
         opens_in_s=round(scope.opens_in_s, 1),
         count=_rounded(scope.count),
@@ -72,7 +72,7 @@ def _lane_entry(scope: ScopeState, caller: str, waiting: int, now: float) -> Lan
     ends_in_s = predicted_wait_s(scope.limit, queue.last_position(caller) * queue.mean_cost, now)
     return LaneEntry(
         caller=shown(caller),
-        scope=shown(scope.name, _MAX_SCOPE_CHARS),
+        scope=shown(scope.name, MAX_SCOPE_CHARS),
         waiting=waiting,
         ends_in_s=None if math.isnan(ends_in_s) else round(ends_in_s, 1),
     )

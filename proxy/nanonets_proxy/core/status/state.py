@@ -214,6 +214,8 @@ def _delay(gate: GateStatus, quiet: str) -> State | None:
         permit = "next permit when a response arrives"
         if gate.next_permit_in_s is not None:
             permit = f"next permit in {duration(gate.next_permit_in_s)}"
+        elif gate.asks_leader:
+            permit = "the leader of the fleet grants the next permit"
         return State("waiting_for_upstream", "limit", f"Waiting for Nanonets: {callers}, {permit}.")
     closed: ScopeEntry | None = max(gate.scopes, key=lambda scope: scope.opens_in_s, default=None)
     if closed is not None and closed.opens_in_s:

@@ -22,7 +22,7 @@ from support.commands.redis_groups import sentinel_group
 
 pytestmark = pytest.mark.system
 
-COMMANDS = (b"AUTH", b"SETINFO", b"SUBSCRIBE", b"EVALSHA", b"PUBLISH", b"DEL", b"PING")
+COMMANDS = (b"AUTH", b"SUBSCRIBE", b"EVALSHA", b"PUBLISH", b"DEL", b"PING")
 """Each one in the order of a replica's life. `DEL` is in the script that gives the lease back."""
 
 

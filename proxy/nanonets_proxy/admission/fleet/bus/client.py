@@ -5,6 +5,7 @@ Only a process with `coordination` loads redis-py, so this module imports it whe
 
 import asyncio
 import ssl
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Final
 
 from nanonets_proxy.admission.fleet.bus.port import CoordinationUnusable
@@ -57,8 +58,16 @@ def make_client(address: RedisAddress, server: Server, **options: Any) -> Any:
             "retry": Retry(NoBackoff(), 0),
             "protocol": 2,
         }
+        | _unnamed(Redis)
         | options,
     )
+
+
+def _unnamed(redis: Any) -> dict[str, None]:
+    """Returns the options without which each connection names its library, for which the user has no right."""
+    # redis-py 7 has one option instead of two.
+    names = ("driver_info",) if "driver_info" in signature(redis).parameters else ("lib_name", "lib_version")
+    return dict.fromkeys(names)
 
 
 def check_tls_files(address: RedisAddress) -> None:

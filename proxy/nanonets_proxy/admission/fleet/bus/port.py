@@ -51,6 +51,10 @@ class Bus(Protocol):
         """Whether messages arrive."""
 
     @property
+    def fault(self) -> str:
+        """Why the latest attempt to connect failed, or the connection was lost; empty while it is connected."""
+
+    @property
     def is_sending(self) -> bool:
         """Whether Redis has not yet confirmed all messages of this replica."""
 

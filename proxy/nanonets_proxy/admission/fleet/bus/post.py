@@ -12,12 +12,12 @@ from typing import Final, NamedTuple
 import orjson
 import structlog
 
+from nanonets_proxy.admission.fleet.bus.once_a_minute import OnceAMinute
 from nanonets_proxy.admission.fleet.bus.port import Bus
 from nanonets_proxy.admission.fleet.homes.remote_home import Message
 
 _MAX_NAME: Final = 64
 _EPOCHS: Final = 2**53  # the scripts in Redis count in floats
-_LOG_EACH_S: Final = 60.0
 
 
 class Envelope(NamedTuple):
@@ -62,9 +62,7 @@ class Inbox:
     ) -> None:
         """`on_message` gets the first three fields of the envelope and each message."""
         self._on_message = on_message
-        self._loop = loop
-        self._invalid = 0  # malformed messages since the last log event
-        self._logs_at_s = -math.inf
+        self._invalid = OnceAMinute(loop)
 
     def deliver(self, data: bytes) -> None:
         """Passes the messages of an envelope on, up to a malformed one."""
@@ -78,11 +76,9 @@ class Inbox:
             self._note_invalid(sender, f"{type(error).__name__}: {error}"[:200])
 
     def _note_invalid(self, sender: str, reason: str) -> None:
-        self._invalid += 1
-        if (now_s := self._loop.time()) >= self._logs_at_s:
-            log, times = structlog.get_logger(), self._invalid
+        if times := self._invalid.count():
+            log = structlog.get_logger()
             log.warning("fleet_message_invalid", sender=sender or None, reason=reason, times=times)
-            self._invalid, self._logs_at_s = 0, now_s + _LOG_EACH_S
 
 
 class Post:

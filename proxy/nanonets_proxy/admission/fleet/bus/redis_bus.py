@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from nanonets_proxy.admission.fleet.bus.client import TIMEOUT_S, find_server, make_client, words
+from nanonets_proxy.admission.fleet.bus.once_a_minute import OnceAMinute
 from nanonets_proxy.admission.fleet.bus.port import BusError, Won
 from nanonets_proxy.admission.fleet.bus.publisher import Publisher
 from nanonets_proxy.admission.fleet.bus.scripts import CAMPAIGN, RENEW, RESIGN, keys
@@ -50,6 +51,7 @@ class RedisBus:
     def __init__(self, policy: FleetPolicy, name: str) -> None:
         """Raises CoordinationUnusable if the library is not installed."""
         self.connected = False
+        self.fault = ""
         self._policy = policy
         self._prefix = policy.prefix()
         self._name = name
@@ -61,6 +63,7 @@ class RedisBus:
         self._on_lost: Callable[[str], None] = lambda _: None
         self._on_unheard: Callable[[str], None] = lambda _: None
         self._log = structlog.get_logger()
+        self._lost = OnceAMinute(asyncio.get_running_loop())
         make_client(policy.address, policy.address.hosts[0])
 
     def start(
@@ -136,9 +139,11 @@ class RedisBus:
                 self._on_message(message["data"])
             elif message["type"] == "subscribe":
                 heard += 1
-                self.connected = heard == len(channels)
+                if heard == len(channels):
+                    self.connected, self.fault = True, ""
 
     def _lose(self, reason: str) -> None:
+        self.fault = reason
         if self.connected:
             self.connected = False
             self._on_lost(reason)
@@ -154,7 +159,8 @@ class RedisBus:
             self._publisher.send(to, self._channel(to), data)
 
     def _on_message_lost(self, broken: "asyncio.Future[str]", error: Exception) -> None:
-        self._log.info("fleet_message_lost", reason=words(error))
+        if times := self._lost.count():
+            self._log.info("fleet_message_lost", reason=words(error), times=times)
         self._judge(error, broken)
 
     # --- the lease ----------------------------------------------------------------------------------
