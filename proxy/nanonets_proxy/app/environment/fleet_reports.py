@@ -1,8 +1,8 @@
 """Reports whether a gate decides for the whole fleet: the events `fleet_joined` and `fleet_alone`.
 
 A change is logged at once, and a fault again when its reason changes, and once a minute while it lasts. A replica
-that joins and leaves its fleet again and again, as on an overloaded machine, logs `_BURST` events, and then one a
-minute. When that ends, the latest event is true after a minute at most.
+that joins and leaves its fleet again and again, as on an overloaded machine, logs `_BURST` events, and then one in
+`_LEAST_S`. When that ends, the latest event is true after `_LEAST_S` at most.
 """
 
 import asyncio
@@ -19,7 +19,8 @@ from nanonets_proxy.telemetry.alerts import Alerts
 
 _LOOK_EACH_S: Final = 1.0
 _REPEAT_S: Final = 60.0
-_BURST: Final = 10
+_LEAST_S: Final = 30.0
+_BURST: Final = 20
 _ADVICE: Final = (
     "check that the server of coordination runs, responds within 50 ms, and can be reached from this machine; "
     "nanonets-proxy check tests it"
@@ -42,7 +43,7 @@ class FleetReports:
         """Whether the log does not have the latest change yet."""
         self._told_at_s = -math.inf
         self._paid_until_s = -math.inf
-        """Each event pays for `_REPEAT_S`, and `_BURST` events may be paid in advance."""
+        """Each event pays for `_LEAST_S`, and `_BURST` events may be paid in advance."""
         self._timer: asyncio.TimerHandle | None = None
 
     def note(self, reason: str) -> None:
@@ -83,7 +84,7 @@ class FleetReports:
 
     @property
     def _may_log(self) -> bool:
-        return self._paid_until_s - self._loop.time() <= (_BURST - 1) * _REPEAT_S
+        return self._paid_until_s - self._loop.time() <= (_BURST - 1) * _LEAST_S
 
     def _tell(self) -> None:
         replica = self._replica
@@ -113,5 +114,5 @@ class FleetReports:
     def _on_told(self) -> None:
         now_s = self._loop.time()
         self._is_untold, self._told_at_s = False, now_s
-        paid_until_s = max(self._paid_until_s, now_s) + _REPEAT_S
-        self._paid_until_s = min(paid_until_s, now_s + _BURST * _REPEAT_S)  # an alert may log by itself
+        paid_until_s = max(self._paid_until_s, now_s) + _LEAST_S
+        self._paid_until_s = min(paid_until_s, now_s + _BURST * _LEAST_S)  # an alert may log by itself

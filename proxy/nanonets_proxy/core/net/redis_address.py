@@ -11,6 +11,7 @@ _FORMS: Final = (
     "redis[s]+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]…]/SERVICE[/DATABASE] or "
     "redis[s]+cluster://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]…]"
 )
+_UNESCAPED: Final = "has a user or password with a character that must be escaped: write / as %2F, ? as %3F, # as %23"
 _END_OF_AUTHORITY: Final = re.compile("[/?#]")  # RFC 3986 §3.2
 _FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
@@ -51,6 +52,8 @@ class RedisAddress:
         # urlsplit takes only one host: releases since 2025 reject brackets behind another one.
         start, separator, rest = text.partition("://")
         authority = _END_OF_AUTHORITY.split(rest, maxsplit=1)[0]
+        if "@" not in authority and "@" in rest.partition("?ssl_")[0]:
+            raise ValueError(_UNESCAPED)
         parts = urlsplit(f"{start}{separator}{rest[len(authority) :]}")
         scheme, plus, end = parts.scheme.partition("+")
         kind = next((kind for kind in RedisKind if kind.value[0] == plus + end), None)

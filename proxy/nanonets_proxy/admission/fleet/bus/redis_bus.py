@@ -104,10 +104,12 @@ class RedisBus:
             hearing = asyncio.ensure_future(self._hear(clients[1]))
             await asyncio.wait((hearing, broken), return_when=asyncio.FIRST_COMPLETED)
             if not hearing.done():
-                return broken.result()
+                self.fault = broken.result()
+                return self.fault
             hearing.result()
         except Exception as error:  # noqa: BLE001 - no fault of Redis or of its library may end the loop
-            return words(error)
+            self.fault = words(error)
+            return self.fault
         finally:
             if hearing is not None:
                 hearing.cancel()
@@ -185,7 +187,7 @@ class RedisBus:
         """Runs a script by its hash, or loads it first if Redis does not know it (NOSCRIPT)."""
         use = self._use
         if use is None:
-            raise BusError("not connected")
+            raise BusError(self.fault or "not connected")
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 return await use.commands.register_script(script)(keys=list(keys), args=list(values))
