@@ -69,6 +69,7 @@ def test_a_url_names_the_server(text: str, parsed: RedisAddress, shown: str) -> 
         ("redis+cluster://[s3cret/0", "must be of the form"),
         ("redis+cluster://h:1,[s3cret:3", "must be of the form"),
         ("redis://h1,h2/0", "names several hosts"),
+        ("redis://h1,h2/main", "names several hosts"),
         ("redis+sentinel://h", "must name the service"),
         ("redis+sentinel://h/main/s3cret", "must end with the number of a database"),
         ("redis+cluster://h/1", "a cluster has only the database 0"),

@@ -11,7 +11,9 @@ _FORMS: Final = (
     "redis[s]+sentinel://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]…]/SERVICE[/DATABASE] or "
     "redis[s]+cluster://[USER:PASSWORD@]HOST[:PORT][,HOST[:PORT]…]"
 )
-_UNESCAPED: Final = "has a user or password with a character that must be escaped: write / as %2F, ? as %3F, # as %23"
+_UNESCAPED: Final = (
+    "has a user or password with a character that must be escaped: write / as %2F, ? as %3F, # as %23"
+)
 _END_OF_AUTHORITY: Final = re.compile("[/?#]")  # RFC 3986 §3.2
 _FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
@@ -61,10 +63,11 @@ class RedisAddress:
             raise ValueError(_FORMS)
         login, _, hosts = authority.rpartition("@")
         user, _, password = login.partition(":")
+        found = _hosts(hosts, kind)
         service, database = _path(parts.path, kind)
         files = _files(parts.query, is_tls=scheme == "rediss")
         return cls(
-            hosts=_hosts(hosts, kind),
+            hosts=found,
             kind=kind,
             tls=scheme == "rediss",
             user=unquote(user),
