@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 
 from nanonets_proxy.admission.fleet.beliefs import Beliefs
 from nanonets_proxy.admission.fleet.hello import make_hello
@@ -22,7 +21,8 @@ class OwnSide:
 
     def __init__(self, policy: GatePolicy, names: Names, make: HomeMaker) -> None:
         self._names = names
-        self.policy = self._on_wire(policy)
+        self.policy = names.policy(policy)
+        """With the names on the wire."""
         self.beliefs = Beliefs(make.loop.time())
         self.replicas = 1
         """How many replicas the fleet had when last heard of."""
@@ -30,6 +30,8 @@ class OwnSide:
         """How many replicas with another version of the protocol are here, as last heard of."""
         self.parts = 1
         """Into how many parts the share is divided: during a restart, two processes use it."""
+        self.predecessor, self.bequeathed = "", 0
+        """The replica that this one replaces, and the number of its latest grant in the log of this one."""
         self.home = make.alone(self.policy, self.beliefs, 1, GrantLog(), {})
         self._knew_nothing = True  # whether nothing was known of the limits when `home` was made
         self.room = FleetRoom(policy, names, self.home, make.loop)
@@ -37,12 +39,8 @@ class OwnSide:
 
     def change_policy(self, policy: GatePolicy) -> None:
         """Applies another policy to the requests. `share` applies it to the gate of a replica that is alone."""
-        self.policy = self._on_wire(policy)
+        self.policy = self._names.policy(policy)
         self.room.change_policy(policy)
-
-    def _on_wire(self, policy: GatePolicy) -> GatePolicy:
-        """Returns the policy with the names that gates of a fleet have for callers."""
-        return replace(policy, lane_weights=tuple((self._names.lane(who), n) for who, n in policy.lane_weights))
 
     def share(self) -> GatePolicy:
         """Returns the policy of a gate with this replica's share."""

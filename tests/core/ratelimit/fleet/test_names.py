@@ -2,6 +2,7 @@
 
 from nanonets_proxy.core.ratelimit.fleet import names as module
 from nanonets_proxy.core.ratelimit.fleet.names import Names
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 
 LIMITS = StaticLimits((StaticLimit("v2:*", 20, 60.0), StaticLimit("account", 60, 60.0)))
@@ -24,17 +25,25 @@ def test_no_name_shows_what_it_stands_for() -> None:
     assert not any(part in shown for part in ("account", "billing", "secret"))
 
 
-def test_a_scope_has_the_number_of_its_row_of_limits() -> None:
+def test_a_policy_on_the_wire_applies_to_the_names_on_the_wire() -> None:
     names = Names(b"s", "a", LIMITS)
-    rows = [names.scope(name).partition(".")[0] for name in ("v2:predict:7", "account", "other")]
-    assert rows == ["0", "1", "-"]
+    policy = names.policy(GatePolicy(1, 1, lane_weights=(("billing", 3),), static_limits=LIMITS))
+    assert [policy.static_limits.of(names.scope(name)) for name in ("v2:predict:7", "account", "other")] == [
+        *policy.static_limits.rows,
+        None,
+    ]
+    assert [(row.count, row.period_s) for row in policy.static_limits.rows] == [(20, 60.0), (60, 60.0)]
+    assert policy.lane_weights == ((names.lane("billing"), 3),)
 
 
-def test_other_limits_give_a_scope_another_name() -> None:
+def test_a_row_keeps_its_name_beside_other_rows_and_with_another_count() -> None:
     names = Names(b"s", "a", LIMITS)
-    assert names.scope("account").startswith("1.")
+    account, other = names.scope("account"), names.scope("other")
+    names.change_limits(StaticLimits((StaticLimit("x", 1, 1.0), StaticLimit("account", 6, 6.0))))
+    assert names.scope("account") == account
     names.change_limits(StaticLimits())
     assert names.scope("account").startswith("-.")
+    assert names.scope("other") == other
 
 
 def test_callers_of_a_loopback_address_count_per_machine() -> None:

@@ -9,7 +9,7 @@ from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, Stat
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, unknown
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason, Ticket
 
-POLICY = GatePolicy(max_in_flight=10, max_waiting=100, static_limits=StaticLimits((StaticLimit("a*", 60, 60.0),)))
+POLICY = GatePolicy(max_in_flight=10, max_waiting=100, static_limits=StaticLimits((StaticLimit("0.*", 60, 60.0),)))
 
 
 def known(count: float, proven: float, period_s: float = 4.0, concurrency: float | None = None) -> ScopeSnapshot:

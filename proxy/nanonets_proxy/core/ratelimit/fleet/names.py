@@ -1,15 +1,19 @@
 """The names of scopes and callers, as keyed hashes: the names themselves never leave the process.
 
-A scope's name on the wire is `ROW.HASH`. ROW is the number of the row of `limits` that applies to it, or `-`. So
-the leader can apply that limit without knowing the name.
+A scope's name on the wire is `ROW.HASH`. ROW is a hash of the pattern in the row of `limits` that applies to it,
+or `-`. So the leader can apply that limit without knowing the name. If it has no such row, as while other `limits`
+are rolled out, it learns the limit.
 """
 
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Final
 
-from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimits
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 
 _HASH_BYTES: Final = 12
+_ROW_DIGITS: Final = 8
 _MAX_REMEMBERED: Final = 10_000  # callers and their targets may be any number
 _LOCAL: Final = ("127.0.0.1", "::1", "unix:")
 
@@ -37,9 +41,18 @@ class Names:
         found = self._hashes.get(("scope", name))
         if found is None:
             limit = self._limits.of(name)
-            row = "-" if limit is None else str(self._limits.rows.index(limit))
+            row = "-" if limit is None else self._row(limit)
             found = self._remember("scope", name, f"{row}.{self._hash('scope', name)}")
         return found
+
+    def policy(self, policy: GatePolicy) -> GatePolicy:
+        """Returns a policy with the names on the wire, for a gate that knows no others."""
+        rows = (replace(row, scope=f"{self._row(row)}.*") for row in policy.static_limits.rows)
+        weights = ((self.lane(name), weight) for name, weight in policy.lane_weights)
+        return replace(policy, static_limits=StaticLimits(tuple(rows)), lane_weights=tuple(weights))
+
+    def _row(self, limit: StaticLimit) -> str:
+        return self._hash("row", limit.scope)[:_ROW_DIGITS]
 
     def lane(self, name: str) -> str:
         """Returns the name of a caller on the wire. A loopback address is another caller on each machine."""

@@ -3,6 +3,8 @@
 A replica alone gets `proven ÷ replicas` of each limit, as a limit that it never exceeds. Of a limit that is
 learned, but not proven yet, it gets `count ÷ replicas`. If that is less than one request in a period, it sends one
 request in a longer period, so that each replica still has its turn.
+
+All names in policies and beliefs are those on the wire (`names.py`).
 """
 
 import math
@@ -16,12 +18,7 @@ from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot
 
 def leader_policy(policy: GatePolicy, places: int, replicas: int) -> GatePolicy:
     """Returns the policy of a gate that decides for all replicas, which have `places` in flight together."""
-    return replace(
-        policy,
-        max_in_flight=places,
-        max_waiting=policy.max_waiting * replicas,
-        static_limits=StaticLimits(_rows_on_wire(policy)),
-    )
+    return replace(policy, max_in_flight=places, max_waiting=policy.max_waiting * replicas)
 
 
 def share_policy(policy: GatePolicy, beliefs: Iterable[ScopeSnapshot], replicas: int) -> GatePolicy:
@@ -31,7 +28,7 @@ def share_policy(policy: GatePolicy, beliefs: Iterable[ScopeSnapshot], replicas:
         for belief in beliefs
         if belief.count
     ]
-    rows = [_share(row.scope, row.count, row.period_s, replicas) for row in _rows_on_wire(policy)]
+    rows = [_share(row.scope, row.count, row.period_s, replicas) for row in policy.static_limits.rows]
     return replace(
         policy,
         static_limits=StaticLimits((*known, *rows)),
@@ -63,8 +60,3 @@ def _share(scope: str, count: float, period_s: float, replicas: int) -> StaticLi
     if share >= 1:
         return StaticLimit(scope, math.floor(share), period_s)
     return StaticLimit(scope, 1, period_s / share)
-
-
-def _rows_on_wire(policy: GatePolicy) -> tuple[StaticLimit, ...]:
-    """Returns the rows of `limits` for scopes that have their names on the wire (`names.py`)."""
-    return tuple(replace(row, scope=f"{number}.*") for number, row in enumerate(policy.static_limits.rows))
