@@ -36,16 +36,23 @@ class ReplicaLoop:
         until_s = self._loop.time() + for_s
         if until_s > self._stands_until_s:
             self._stands_until_s = until_s
-            self._loop.call_at(until_s, self._go_on)
+            self._loop.call_at(until_s, self._go_on, until_s)
 
     def suspend(self, for_s: float) -> None:
         """Stops the machine of the process, with its monotonic clock."""
         self.stand_still(for_s)
         self._clock_off_s -= for_s
 
-    def _go_on(self) -> None:
+    def _go_on(self, until_s: float) -> None:
+        if until_s == self._stands_until_s:  # a timer may be early by a rounding error
+            self._stands_until_s = 0.0
         while self._kept and self._loop.time() >= self._stands_until_s:
             self._kept.pop(0).run()
+
+    @property
+    def runs(self) -> bool:
+        """Whether the process does not stand still."""
+        return not self._kept and self._loop.time() >= self._stands_until_s
 
     async def awake(self) -> None:
         """Waits until the process runs."""
@@ -57,10 +64,10 @@ class ReplicaLoop:
         self._run(_Timer(act, args))
 
     def _run(self, timer: _Timer) -> None:
-        if self._kept or self._loop.time() < self._stands_until_s:
-            self._kept.append(timer)
-        else:
+        if self.runs:
             timer.run()
+        else:
+            self._kept.append(timer)
 
     # --- as asyncio.AbstractEventLoop -----------------------------------------------------------------
 

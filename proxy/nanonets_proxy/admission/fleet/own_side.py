@@ -83,7 +83,7 @@ class OwnSide:
 
     def use(self, home: LocalHome, epoch: int, valid_until_s: float = math.inf) -> None:
         """From now on, the gate of `home` decides on the requests."""
-        self.room.valid_until_s = valid_until_s
+        self.room.valid_until_s, home.may_decide = valid_until_s, self.room.may_decide
         self.room.move(home, epoch)
         home.room.poll()
 

@@ -131,7 +131,7 @@ class Position:
             self.state = State.FOLLOWING
             self.room.told(self.epoch)
             self.remote.join()
-            self.silence.watch()
+            self.silence.restart()
             self.met.set()
             self._changed("a leader decides")
 
@@ -156,7 +156,7 @@ class Position:
         self.room.move(self.remote, epoch)
         if leader:
             self.post.send(leader, hello)
-        self.silence.watch()
+        self.silence.restart()
 
     def _collect(self, won: Won, asked_at_s: float) -> bool:
         """Begins to lead: asks which replicas are here, and then for their hellos.
@@ -170,6 +170,7 @@ class Position:
             self.own.renew(is_remote=True)
             self.remote = None
         self.state = State.COLLECTING
+        self.silence.restart()
         self.epoch, self.leader = won.epoch, self.name
         beliefs, counts = self.beliefs, self.counts.shared
         self.lead = Lead(self.name, won, self.own.replicas, asked_at_s, self._bus, beliefs, counts, self._loop)

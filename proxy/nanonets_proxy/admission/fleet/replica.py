@@ -143,8 +143,7 @@ class Replica:
     def _on_data(self, data: bytes) -> None:
         if self.position.stopped:
             return
-        if self._loop.time() > self.room.valid_until_s:
-            self.room.on_stale()
+        self.room.may_decide(self._loop.time())
         self._inbox.deliver(data)
 
     def _on_message(self, sender: str, epoch: int, told_s: float, message: Message) -> None:

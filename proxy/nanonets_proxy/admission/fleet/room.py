@@ -100,9 +100,17 @@ class FleetRoom:
                 home.adopt(claim, now_s)
         for claim in claims:
             if not claim.is_granted:
-                home.enter(claim, now_s)
+                if claim.error is None:  # else its rejection is about to reach its request
+                    home.enter(claim, now_s)
                 if claim.error is not None:
                     self._forget_waiting(claim)
+
+    def may_decide(self, now_s: float) -> bool:
+        """Returns whether its home still decides. If not, moves all claims to another one."""
+        if now_s <= self.valid_until_s:
+            return True
+        self.on_stale()
+        return False
 
     def is_at(self, home: Home) -> bool:
         """Returns whether this home decides on the claims."""
@@ -133,8 +141,7 @@ class FleetRoom:
     # --- requests -----------------------------------------------------------------------------------
 
     def try_admit(self, ticket: Ticket, now_s: float) -> bool:
-        if now_s > self.valid_until_s:
-            self.on_stale()
+        self.may_decide(now_s)
         if not self._places.is_free:
             return False
         claim = self._claim(ticket)
@@ -148,11 +155,10 @@ class FleetRoom:
     def enter(
         self, ticket: Ticket, now_s: float, on_wait: Callable[[], None] | None = None
     ) -> "asyncio.Future[None] | None":
-        if now_s > self.valid_until_s:
-            self.on_stale()
+        self.may_decide(now_s)
         if self._closed and not self._places.is_free:
             raise shutting_down()
-        if self.waiting >= self._policy.max_waiting:
+        if ticket.state is TicketState.NEW and self.waiting >= self._policy.max_waiting:
             raise rejection_error(Reason.QUEUE_FULL, _RETRY_S, ticket.cost, self.waiting + 1)
         claim = self._claim(ticket)
         claim.cost = ticket.cost
@@ -195,8 +201,7 @@ class FleetRoom:
         if not isinstance(claim, OwnClaim) or not claim.is_granted:
             raise ValueError("this permit is already settled, or belongs to another gate")
         now_s = self._loop.time()
-        if now_s > self.valid_until_s:
-            self.on_stale()
+        self.may_decide(now_s)
         del self._claims[claim]
         claim.is_granted = False
         self._places.leave(claim)
@@ -270,9 +275,7 @@ class FleetRoom:
 
     def _ask_again(self, claim: OwnClaim) -> None:
         now_s = self._loop.time()
-        if now_s > self.valid_until_s:
-            self.on_stale()  # the next home is asked for all claims
-        else:
+        if self.may_decide(now_s):
             self._home.enter(claim, now_s)
             self.on_ask()
 

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from nanonets_proxy.admission.fleet.state import JOIN_TICKS, LEAD_TICKS, SILENT_TICKS, SLOW_TICKS
+from nanonets_proxy.admission.fleet.state import BEAT_S, JOIN_TICKS, LEAD_TICKS, SILENT_TICKS, SLOW_TICKS
 
 if TYPE_CHECKING:
     from nanonets_proxy.admission.fleet.homes.remote_home import RemoteHome
@@ -53,6 +53,11 @@ class Silence:
             self._ticks = 0
             self._timer = self._loop.call_later(TICK_S, self._tick)
 
+    def restart(self) -> None:
+        """Begins to count anew, in another state: its patience is its own."""
+        self.heard()
+        self.watch()
+
     def heard(self) -> None:
         """Begins to count anew."""
         self._ticks = 0
@@ -84,10 +89,13 @@ class Beater:
 
     def start(self) -> None:
         """Calls the function now."""
-        wait_s = self._act()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_later(wait_s, self.start)
+        wait_s = BEAT_S  # also after an error, which must not end the calls
+        try:
+            wait_s = self._act()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_later(wait_s, self.start)
 
     def rush(self, wait_s: float) -> None:
         """Lets the next call come after `wait_s`, if calls have begun."""

@@ -28,12 +28,18 @@ class LocalHome:
         self._loop = loop
         self.on_refused: Callable[[], None] = lambda: None
         """Called after each 429."""
+        self.may_decide: Callable[[float], bool] = lambda _: True
+        """Called before a grant to a claim that has waited. If it returns False, the claims have moved."""
 
     def try_admit(self, claim: Claim, now_s: float) -> bool:
         return self.room.try_admit(self._new_twin(claim), now_s)
 
     def enter(self, claim: Claim, now_s: float) -> None:
-        twin = self._twin(claim) or self._new_twin(claim)
+        if (twin := self._twin(claim)) is None:
+            twin = self._new_twin(claim)
+            # A claim that has moved is decided on once more: its earlier home may not have had the time.
+            twin.deadline_s = max(twin.deadline_s, now_s)
+        twin.cost = claim.cost
         try:
             future = self.room.enter(twin, now_s)
         except ProxyError as error:
@@ -51,8 +57,8 @@ class LocalHome:
             return  # the claim has moved
         if isinstance(error, ProxyError):
             claim.rejected(error)
-        elif twin.state is _ADMITTED:
-            self._granted(claim, twin, self._loop.time())
+        elif twin.state is _ADMITTED and self.may_decide(now_s := self._loop.time()):
+            self._granted(claim, twin, now_s)
 
     def _granted(self, claim: Claim, twin: Ticket, now_s: float) -> None:
         if claim.is_of_member:

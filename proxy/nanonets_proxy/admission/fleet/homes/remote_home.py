@@ -67,7 +67,7 @@ class RemoteHome:
                 "scope": claim.scope,
                 "lane": claim.lane,
                 "kind": claim.kind,
-                "wait": claim.deadline_s - now_s,
+                "wait": max(0.0, claim.deadline_s - now_s),
                 "urgency": claim.urgency,
                 "cost": claim.cost,
             }

@@ -6,7 +6,7 @@ from typing import Final
 
 from nanonets_proxy.core.net.redis_address import RedisAddress
 
-PROTOCOL: Final = 7
+PROTOCOL: Final = 8
 """Replicas with another protocol are another fleet. A change of messages or scripts needs another number.
 
 Fleets with different protocols share two keys, whose form must therefore never change: see `common_prefix`.
