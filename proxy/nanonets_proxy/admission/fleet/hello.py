@@ -39,6 +39,16 @@ def make_hello(
     }
 
 
-def make_alive(room: FleetRoom, remote: RemoteHome) -> Message:
-    """Returns the message of a follower that is still there, with the numbers of all its claims."""
-    return {"t": "alive", "held": [claim.number for claim in room.held()], **remote.claims()}
+def make_alive(room: FleetRoom, places: int, remote: RemoteHome) -> Message:
+    """Returns the message of a follower that is still there, with its places and the numbers of all its claims.
+
+    `paused` has those of `held` that lend their place to others.
+    """
+    held = list(room.held())
+    return {
+        "t": "alive",
+        "places": places,
+        "held": [claim.number for claim in held],
+        "paused": [claim.number for claim in held if claim.is_paused],
+        "waits": remote.waiting(),
+    }

@@ -11,7 +11,8 @@ A wait counts from the arrival: the member ends it on time, and a wrong estimate
 
 Each `alive` of a member has the numbers of all its claims. Messages arrive in order, so a difference means that one
 was lost: a claim that the member does not have any more ends, a grant that it has not heard of is told again, and a
-waiting claim that this leader does not have is asked for again (`lost`).
+waiting claim that this leader does not have is asked for again (`lost`). It also has the places of the member, and
+its claims that are paused.
 
 A returned claim (its request was refused, and may ask again) stays for its place in the order of arrival. The
 latest `_MAX_RETURNED` of each member stay.
@@ -150,15 +151,24 @@ class Host:
                 self._change(member, claim, what, message)
 
     def _compare(self, member: Member, message: Message) -> None:
-        waits, others = [int(n) for n in message["waits"]], [int(n) for n in (*message["asks"], *message["held"])]
+        waits, held = [int(n) for n in message["waits"]], [int(n) for n in message["held"]]
+        paused = {int(n) for n in message["paused"]}
+        if (places := _count(message["places"])) != member.places:  # a reload has changed them
+            member.places = places
+            self.on_members()
         for number in waits:
             claim = member.claims.get(number)
             if claim is None:
                 member.answer({"t": "lost", "n": number})
             elif claim.is_granted and claim.granted_at_s + _GRANT_LOST_S < message["sent_at_s"]:
                 member.answer(claim.grant() | {"again": True})
-        for number in member.claims.keys() - {*waits, *others}:
+        for number in member.claims.keys() - {*waits, *held}:
             self._end(member.claims.pop(number))
+        for number, claim in member.claims.items():
+            if number in paused:
+                self.home.pause(claim)
+            else:
+                self.home.resume(claim)
 
     def _ask(self, member: Member, message: Message, now_s: float) -> None:
         number = int(message["n"])

@@ -9,22 +9,32 @@ import asyncio
 import heapq
 from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from nanonets_proxy.admission.fleet.homes.claim import OwnClaim
 from nanonets_proxy.core.ratelimit.tickets import TicketState
+
+_MAX_STALE: Final = 64
 
 
 class Places:
     """A paused claim that resumes gets the next free place."""
 
-    def __init__(self, most: int, loop: asyncio.AbstractEventLoop, ask_again: Callable[[OwnClaim], None]) -> None:
-        """`ask_again` lets a claim ask its home for a permit."""
+    def __init__(
+        self,
+        most: int,
+        loop: asyncio.AbstractEventLoop,
+        ask_again: Callable[[OwnClaim], None],
+        resumed: Callable[[OwnClaim], None],
+    ) -> None:
+        """`ask_again` lets a claim ask its home for a permit. `resumed` tells the home of one that has resumed."""
         self.most = most
         """The number of places. After a change, `fill` applies it."""
         self.taken = 0
         self._loop = loop
-        self._ask_again = ask_again
-        self._waiting: list[tuple[int, OwnClaim]] = []  # a heap by number
+        self._ask_again, self._resumed = ask_again, resumed
+        self._waiting: dict[OwnClaim, None] = {}
+        self._in_order: list[tuple[int, OwnClaim]] = []  # a heap by number; claims that have left stay for a while
         self._asking: dict[OwnClaim, None] = {}  # the claims that ask again, until their home has answered
         self._fills = False
         self._paused: dict[OwnClaim, None] = {}
@@ -41,7 +51,11 @@ class Places:
         if self.taken < self.most:
             self._place(claim)
             return True
-        heapq.heappush(self._waiting, (claim.number, claim))
+        if len(self._in_order) > 2 * len(self._waiting) + _MAX_STALE:
+            self._in_order = [(each.number, each) for each in self._waiting]
+            heapq.heapify(self._in_order)
+        self._waiting[claim] = None
+        heapq.heappush(self._in_order, (claim.number, claim))
         return False
 
     def must_wait(self, claim: OwnClaim) -> None:
@@ -53,6 +67,7 @@ class Places:
     def forget_waiting(self) -> None:
         """Forgets the claims that wait for a place: all ask another home."""
         self._waiting.clear()
+        self._in_order.clear()
         self._asking.clear()
 
     def leave(self, claim: OwnClaim) -> None:
@@ -72,9 +87,7 @@ class Places:
         if claim in self._resuming:
             self._resuming.remove(claim)
             claim.resuming = None
-        if (claim.number, claim) in self._waiting:
-            self._waiting.remove((claim.number, claim))
-            heapq.heapify(self._waiting)
+        self._waiting.pop(claim, None)
 
     def pause(self, claim: OwnClaim, give_up: Callable[[], None]) -> None:
         """Lends a claim's place to others. If too many are paused, the one that paused first gives up."""
@@ -98,6 +111,7 @@ class Places:
         self._paused.pop(claim, None)
         if self.taken < self.most:
             self._place(claim)
+            self._resumed(claim)
             return
         claim.resuming = self._loop.create_future()
         self._resuming.append(claim)
@@ -111,19 +125,30 @@ class Places:
         try:
             while self.taken + len(self._asking) < self.most:
                 if self._resuming:
-                    claim = self._resuming.popleft()
-                    self._place(claim)
-                    if claim.resuming is not None and not claim.resuming.done():
-                        claim.resuming.set_result(None)
-                    claim.resuming = None
-                elif self._waiting:
-                    _, claim = heapq.heappop(self._waiting)
-                    self._asking[claim] = None
-                    self._ask_again(claim)
+                    self._resume_first()
+                elif self._in_order:
+                    _, claim = heapq.heappop(self._in_order)
+                    if claim in self._waiting:
+                        del self._waiting[claim]
+                        self._asking[claim] = None
+                        self._ask_again(claim)
                 else:
                     break
         finally:
             self._fills = False
+
+    def fill_resuming(self) -> None:
+        """Gives free places to paused claims that resume."""
+        while self._resuming and self.taken + len(self._asking) < self.most:
+            self._resume_first()
+
+    def _resume_first(self) -> None:
+        claim = self._resuming.popleft()
+        self._place(claim)
+        if claim.resuming is not None and not claim.resuming.done():
+            claim.resuming.set_result(None)
+        claim.resuming = None
+        self._resumed(claim)
 
     def _place(self, claim: OwnClaim) -> None:
         claim.has_place = True

@@ -125,8 +125,8 @@ class Replica:
             else:  # if this process stood still, a beat may be here already, unread
                 self._seems_silent, wait_s = True, TICK_S
         elif self._alive_at_s + _ALIVE_EACH_S <= now_s and position.remote is not None and position.remote.joined:
-            self._alive_at_s = now_s
-            position.post.send(position.leader, make_alive(self.room, position.remote))
+            self._alive_at_s, places = now_s, self.own.policy.max_in_flight
+            position.post.send(position.leader, make_alive(self.room, places, position.remote))
         if self.is_coordinated:
             self._coordinated_at_s = now_s
         self.room.expire(now_s)

@@ -66,7 +66,7 @@ class FleetRoom:
         self._closed = False
         self._claims: dict[OwnClaim, None] = {}  # all but the ended ones
         self._uncounted: dict[int, int] = {}  # the epochs of claims, by number
-        self._places = Places(policy.max_in_flight, loop, self._ask_again)
+        self._places = Places(policy.max_in_flight, loop, self._ask_again, lambda claim: self._home.resume(claim))
         self.waiting = 0
         """The number of claims without a permit."""
 
@@ -205,6 +205,7 @@ class FleetRoom:
         del self._claims[claim]
         claim.is_granted = False
         self._places.leave(claim)
+        self._places.fill_resuming()  # before the home grants to others
         if outcome not in _UNCOUNTED:
             self.log.add(claim.scope, claim.granted_at_s, claim.cost, claim.epoch)
         elif claim.epoch != self.epoch and len(self._uncounted) < _MAX_UNCOUNTED:
@@ -232,6 +233,8 @@ class FleetRoom:
     def pause(self, ticket: Ticket, give_up: Callable[[], None]) -> None:
         if isinstance(ticket.claim, OwnClaim) and ticket.claim.has_place:
             self._places.pause(ticket.claim, give_up)
+            if ticket.claim.is_paused:
+                self._home.pause(ticket.claim)
 
     async def resume(self, ticket: Ticket) -> None:
         if isinstance(ticket.claim, OwnClaim) and ticket.state is TicketState.PAUSED:

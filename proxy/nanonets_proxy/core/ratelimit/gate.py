@@ -197,9 +197,9 @@ class Gate:
         if ticket.state is _ADMITTED:
             self._places.pause(ticket)
 
-    def resume(self, ticket: Ticket) -> bool:
+    def resume(self, ticket: Ticket, even_if_full: bool = False) -> bool:
         """Takes a place for a paused ticket. If none is free, returns False, and a later `poll` grants one."""
-        return ticket.state is not _PAUSED or self._places.resume(ticket)
+        return ticket.state is not _PAUSED or self._places.resume(ticket, even_if_full)
 
     def correct_cost(self, ticket: Ticket, cost: float) -> None:
         """Corrects the cost of a ticket that was granted with an estimate of it, before it is enqueued again."""

@@ -123,6 +123,20 @@ def test_a_paused_permit_leaves_its_place_to_others() -> None:
     assert scene.gate.in_flight == 1
 
 
+def test_a_permit_that_another_process_has_given_a_place_goes_on_even_if_none_is_free() -> None:
+    scene = Scene(1)
+    (slow,) = scene.ask("a")
+    scene.gate.pause(slow)
+    (other,) = scene.ask("b")
+    assert scene.gate.resume(slow, even_if_full=True)
+    assert (slow.state, scene.gate.in_flight) == (TicketState.ADMITTED, 2)
+    waiting = scene.ask("b")
+    scene.gate.settle(other, Outcome.SERVED, 0.0)
+    assert scene.poll() == []
+    scene.gate.settle(slow, Outcome.SERVED, 0.0)
+    assert scene.poll() == waiting
+
+
 def test_paused_permits_of_a_caller_above_its_share_wait_behind_others() -> None:
     scene = Scene(2)
     slow = scene.ask("a", 2)

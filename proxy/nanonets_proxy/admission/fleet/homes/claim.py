@@ -59,6 +59,11 @@ class Claim:
         """The claim's ticket at the gate of `home`."""
         self.home: object = None
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether it has a permit, and lends its place to others."""
+        return False
+
     def granted(self, now_s: float) -> None:
         """Acts on the grant."""
         raise NotImplementedError
@@ -103,6 +108,10 @@ class OwnClaim(Claim):
         """Set while the request is paused."""
         self.resuming: asyncio.Future[None] | None = None
 
+    @property
+    def is_paused(self) -> bool:
+        return self.is_granted and not self.has_place
+
     def reset_error(self) -> None:
         """Forgets an earlier rejection: the request enters again."""
         self.error = None
@@ -133,6 +142,12 @@ class Home(Protocol):
 
     def leave(self, claim: OwnClaim) -> None:
         """Forgets a waiting claim."""
+
+    def pause(self, claim: OwnClaim) -> None:
+        """Gives the place of a granted claim to others, until `resume`."""
+
+    def resume(self, claim: OwnClaim) -> None:
+        """Takes a place for a paused claim again. Its replica has given it one of its own."""
 
     def settle(
         self, claim: OwnClaim, outcome: Outcome, retry_after_s: float | None, *, quota_used_up: bool

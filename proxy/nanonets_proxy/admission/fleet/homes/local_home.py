@@ -16,7 +16,8 @@ from nanonets_proxy.errors import ProxyError, ShuttingDown
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_WAITING, _ADMITTED = TicketState.WAITING, TicketState.ADMITTED
+_NEW, _WAITING, _ADMITTED, _PAUSED = TicketState.NEW, TicketState.WAITING, TicketState.ADMITTED, TicketState.PAUSED
+_GRANTED = (_ADMITTED, _PAUSED)
 
 
 class LocalHome:
@@ -69,7 +70,10 @@ class LocalHome:
     def adopt(self, claim: Claim, now_s: float, *, is_counted: bool = False) -> None:
         if not is_counted:
             merge(self.gate.limit_to_tell(claim.scope, now_s), ((claim.granted_at_s, claim.cost),), -math.inf)
-        self.gate.adopt(self._new_twin(claim), claim.granted_at_s, now_s)
+        twin = self._new_twin(claim)
+        self.gate.adopt(twin, claim.granted_at_s, now_s)
+        if claim.is_paused:
+            self.gate.pause(twin)
 
     def leave(self, claim: Claim) -> None:
         twin = self._twin(claim)
@@ -80,12 +84,22 @@ class LocalHome:
     def sent(self, claim: Claim, sent_at_s: float) -> None:
         """Notes when a member sent its request, if that was not at the time of the grant."""
         twin = self._twin(claim)
-        if twin is not None and twin.state is _ADMITTED:
+        if twin is not None and twin.state in _GRANTED:
             limit = self.gate.limit_to_tell(twin.scope, self._loop.time())
             sent_at_s = max(twin.granted_at_s, sent_at_s)  # the estimate of the member's clock may be off
             sent(limit, twin.serial, twin.granted_at_s, sent_at_s, twin.cost)
             claim.granted_at_s = twin.granted_at_s = sent_at_s
             self.room.poll()
+
+    def pause(self, claim: Claim) -> None:
+        twin = self._twin(claim)
+        if twin is not None and twin.state is _ADMITTED:
+            self.gate.pause(twin)
+            self.room.poll()
+
+    def resume(self, claim: Claim) -> None:
+        if (twin := self._twin(claim)) is not None:
+            self.gate.resume(twin, even_if_full=True)
 
     def settle(
         self,
@@ -98,7 +112,7 @@ class LocalHome:
     ) -> None:
         """Ends the permit of a claim. `ended_at_s`: when the response came, if that was a while ago."""
         twin = self._twin(claim)
-        if twin is not None and twin.state is _ADMITTED:
+        if twin is not None and twin.state in _GRANTED:
             ended_at_s = max(twin.granted_at_s, ended_at_s)
             self.room.settle(twin, outcome, retry_after_s, quota_used_up, ended_at_s)
             if outcome is Outcome.THROTTLED:
@@ -106,7 +120,7 @@ class LocalHome:
 
     def reported(self, claim: Claim) -> None:
         """Notes that a member has had no response in the time that was set with the grant."""
-        if (twin := self._twin(claim)) is not None and twin.state is _ADMITTED:
+        if (twin := self._twin(claim)) is not None and twin.state in _GRANTED:
             now_s = self._loop.time()
             reported(self.gate.limit_to_tell(twin.scope, now_s), twin.serial, now_s)
             self.room.poll()

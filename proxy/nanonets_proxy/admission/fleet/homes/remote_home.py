@@ -7,7 +7,7 @@
 
 A claim that is asked for stays in `asked` until the leader's first answer. The replica takes its silence as a loss.
 A lost `unanswered` is not repeated: the leader waits for it only `REPORT_LOST_S` longer. Any other message that is
-lost shows when the leader compares its claims with those of `claims`.
+lost shows when the leader compares its claims with those of `alive`, which also tells which ones are paused.
 """
 
 import asyncio
@@ -92,6 +92,11 @@ class RemoteHome:
             message["quota"] = True
         self._send(message)
 
+    def pause(self, claim: OwnClaim) -> None:
+        """Does nothing: the next `alive` tells it, as of `resume`."""
+
+    def resume(self, claim: OwnClaim) -> None: ...
+
     def correct_cost(self, claim: OwnClaim, cost: float) -> None:
         self._send({"t": "cost", "n": claim.number, "cost": cost})
 
@@ -106,9 +111,9 @@ class RemoteHome:
         self._kept.clear()
         self._send_now = _discard
 
-    def claims(self) -> Message:
-        """Returns the numbers of the claims that the leader has not answered, and of those that it lets wait."""
-        return {"asks": list(self.asked), "waits": [number for number in self._waiting if number not in self.asked]}
+    def waiting(self) -> list[int]:
+        """Returns the numbers of the claims that wait for the leader's decision."""
+        return list(self._waiting)
 
     # --- requests without a response ------------------------------------------------------------------
 

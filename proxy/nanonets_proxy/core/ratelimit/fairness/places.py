@@ -136,10 +136,10 @@ class Places:
         self.in_flight -= 1
         self._unpark_below_share(lane)
 
-    def resume(self, ticket: Ticket) -> bool:
+    def resume(self, ticket: Ticket, even_if_full: bool = False) -> bool:
         """Takes a place for a paused ticket. If none is free, the ticket waits for it, and the result is False."""
         lane = self._lanes[ticket.lane]
-        if not self.is_full:
+        if even_if_full or not self.is_full:
             ticket.state = _ADMITTED
             self.admit(ticket)
             return True
