@@ -29,6 +29,8 @@ _TELL_AFTER_S: Final = 0.02
 _MAX_TOLD_GRANTS: Final = 200
 
 Document = dict[str, Any]
+Grant = tuple[str, float, float]
+"""Scope, age and cost."""
 
 
 class Beliefs:
@@ -115,7 +117,7 @@ class Beliefs:
         return gate.scopes.closures(now_s)
 
     def note_beat(self, message: Message, epoch: int, now_s: float, *, is_of_known_leader: bool) -> None:
-        """Notes what a beat tells. A new leader's earlier grants are in its own gate, so nobody needs them."""
+        """Notes what a beat tells."""
         if "beliefs" in message:
             self.note_document(message["beliefs"], 0.0, now_s)
             self.epoch = epoch
@@ -123,8 +125,6 @@ class Beliefs:
             self.use.note(str(scope), [(age_s, units) for age_s, units in ages], epoch, now_s)
         if is_of_known_leader:
             self._refused_until_s.clear()
-        else:
-            self.leader_log = GrantLog()
 
     def age_s(self, now_s: float) -> float:
         """Returns how old the beliefs are."""
@@ -149,13 +149,15 @@ class OwnGrants:
         if len(self._grants) < _MAX_TOLD_GRANTS:
             self._grants.append((scope, granted_at_s, cost))
         if self._timer is None:
-            self._timer = self._loop.call_later(_TELL_AFTER_S, self._flush)
+            self._timer = self._loop.call_later(_TELL_AFTER_S, self.flush)
 
-    def _flush(self) -> None:
-        self._tell({"t": "granted", "log": self.take()})
+    def flush(self) -> None:
+        """Tells the grants that are not told yet."""
+        if self._grants:
+            self._tell({"t": "granted", "log": self.take()})
 
-    def take(self) -> list[tuple[str, float, float]]:
-        """Returns the grants that are not told yet, as (scope, age, cost), and forgets them."""
+    def take(self) -> list[Grant]:
+        """Returns the grants that are not told yet, and forgets them."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -179,7 +181,7 @@ class ToTell:
         """Returns what has changed since the last call, and what Redis must keep; None: nothing new."""
         known = list(filter(_is_known, self._gate.scopes.snapshots(now_s)))[:MAX_SCOPES]
         key = [
-            (s.scope, s.count, s.period_s, s.proven, s.concurrency_limit, s.probe_refusals, s.opens_in_s > 0)
+            (s.scope, s.count, s.period_s, s.proven, s.concurrency_limit, s.probe_refusals, _opens_at_s(s, now_s))
             for s in known
         ]
         told: Document = {}
@@ -217,6 +219,10 @@ class ToTell:
 
 def _is_known(snapshot: ScopeSnapshot) -> bool:
     return snapshot.count is not None or snapshot.opens_in_s > 0
+
+
+def _opens_at_s(snapshot: ScopeSnapshot, now_s: float) -> float:
+    return round(now_s + snapshot.opens_in_s, 1) if snapshot.opens_in_s else 0.0
 
 
 def _without_grants(snapshot: ScopeSnapshot) -> ScopeSnapshot:

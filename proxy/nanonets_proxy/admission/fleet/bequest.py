@@ -5,19 +5,20 @@ each of the two uses half of the share.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from nanonets_proxy.admission.fleet.replica import Replica
 from nanonets_proxy.core.ratelimit.adaptive.other_gates import merge
-
-_NOBODY: Final = -1  # no leader has this epoch
+from nanonets_proxy.core.ratelimit.fleet.grant_log import NOBODY
 
 
 def give(replica: Replica, now_s: float) -> dict[str, Any]:
     """Returns the JSON document for the new process. From now on, the replica uses half of its share."""
     document = {
         "at_s": now_s,
-        "hello": replica.position.hello(_NOBODY),
+        "name": replica.position.name,
+        "hello": replica.position.hello(NOBODY),
+        "log": replica.own.granted(),
         "used": replica.counts.shared.everything(),
         "replicas": replica.replicas,
         "others": replica.own.others,
@@ -30,17 +31,16 @@ def give(replica: Replica, now_s: float) -> dict[str, Any]:
 def take(replica: Replica, document: Mapping[str, Any], now_s: float) -> None:
     """Tells a replica, before its `start`, what an earlier one gave. Raises ValueError, KeyError or TypeError."""
     away_s = max(0.0, now_s - document["at_s"])  # by the monotonic clock, which both processes share
-    hello = document["hello"]
+    hello, log, name = document["hello"], document["log"], document["name"]
     epoch, age_s, limits = hello["beliefs"]
     replica.beliefs.note_document(limits, age_s + away_s, now_s)
     replica.beliefs.epoch = epoch
-    held = [(scope, age_s, cost) for _, scope, _, _, cost, age_s, _ in hello["held"]]
-    for scope, (ages, opens_in_s) in hello["scopes"].items():
-        held += [(scope, age_s, cost) for age_s, cost, _ in ages]
+    for scope, (_, opens_in_s) in hello["scopes"].items():
         if opens_in_s > away_s:
             merge(replica.gate().limit_to_tell(scope, now_s), (), now_s + opens_in_s - away_s)
-    for scope, age_s, cost in sorted(held, key=lambda grant: -grant[1]):
-        replica.room.log.add(scope, now_s - away_s - age_s, cost, 0)
+    for scope, age_s, cost, of_epoch in sorted(log, key=lambda grant: -grant[1]):
+        replica.own.bequeathed = replica.room.log.add(scope, now_s - away_s - age_s, cost, of_epoch)
+    replica.own.predecessor = name
     replica.counts.hear_counts(document["used"])
     replica.own.replicas, replica.position.epoch = int(document["replicas"]), int(document["epoch"])
     replica.own.others = int(document.get("others", 0))  # an earlier version does not tell it

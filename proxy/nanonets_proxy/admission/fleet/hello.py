@@ -19,7 +19,8 @@ def make_hello(
 
     `scopes` maps each scope to its grants, as (age, cost, number), and to how long it stays closed. `held` has the
     number, scope, lane, remaining wait, cost and age of each permit in use, and whether this leader knows of it.
-    `uncounted` has the numbers of permits of this leader whose requests do not count, unknown to it.
+    `refused` has the numbers of permits that this leader may count, and whose requests do not count. `logged` has
+    (number in `scopes`, number of the permit) of those that it may count already.
     """
     ages = room.log.ages(now_s, epoch, beliefs.periods_s())
     scopes = {
@@ -34,7 +35,8 @@ def make_hello(
         "places": places,
         "scopes": scopes,
         "held": held,
-        "uncounted": room.uncounted(epoch),
+        "refused": room.in_doubt.refused(epoch),
+        "logged": room.in_doubt.logged(epoch),
         "beliefs": beliefs.told(now_s),
     }
 

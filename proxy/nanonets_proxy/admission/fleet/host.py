@@ -14,14 +14,16 @@ was lost: a claim that the member does not have any more ends, a grant that it h
 waiting claim that this leader does not have is asked for again (`lost`). It also has the places of the member, and
 its claims that are paused.
 
-A returned claim (its request was refused, and may ask again) stays for its place in the order of arrival. The
-latest `_MAX_RETURNED` of each member stay.
+A claim whose permit has ended stays for a while. If its request was refused, it may ask again, at its place in the
+order of arrival. And its true cost may be known later than its outcome. The latest `_MAX_ENDED` of each member
+stay.
 """
 
 import math
 from collections.abc import Callable
 from typing import Final
 
+from nanonets_proxy.admission.fleet.beliefs import Grant
 from nanonets_proxy.admission.fleet.homes.claim import Claim
 from nanonets_proxy.admission.fleet.homes.local_home import LocalHome
 from nanonets_proxy.admission.fleet.homes.remote_home import Message
@@ -34,7 +36,7 @@ from nanonets_proxy.errors import LargerThanLimit, ProxyError
 MEMBER_EXPIRES_S: Final = 1.5
 _GRANT_LOST_S: Final = 0.4
 """A grant has arrived by then, or never will."""
-_MAX_RETURNED: Final = 1000
+_MAX_ENDED: Final = 1000
 
 
 class PeerClaim(Claim):
@@ -78,7 +80,7 @@ class Member:
         self.answer = answer
         self.heard_at_s = now_s
         self.claims: dict[int, PeerClaim] = {}
-        self.returned: dict[int, PeerClaim] = {}
+        self.ended: dict[int, PeerClaim] = {}
 
 
 class Host:
@@ -88,11 +90,13 @@ class Host:
         self,
         home: LocalHome,
         answer: Callable[[str, Message], None],
+        own_log: Callable[[], list[Grant]],
     ) -> None:
-        """`answer` sends a message to a member."""
+        """`answer` sends a message to a member. `own_log` returns what a new one must know: see `Lead`."""
         self.home = home
         self.members: dict[str, Member] = {}
         self._answer = answer
+        self._own_log = own_log
         self._logged: dict[str, int] = {}  # the largest number of a grant in the log of each replica
         self.on_members: Callable[[], None] = lambda: None
         """Called when there are more or fewer members."""
@@ -102,23 +106,29 @@ class Host:
         name, sent_at_s = str(message["from"]), message["sent_at_s"]
         old = self.members.pop(name, None)
         member = Member(name, _count(message["places"]), lambda reply: self._answer(name, reply), now_s)
+        claims = {} if old is None else old.claims
+        granted = {claim.number for claim in claims.values() if claim.is_granted}
+        counted = {number for number, claim in message["logged"] if claim in granted}
         logged = self._logged.get(name, 0)
         for scope, (ages, opens_in_s) in dict(message["scopes"]).items():
-            grants = [(sent_at_s - _span(age), _cost(cost)) for age, cost, number in ages if number > logged]
+            new = [(age, cost) for age, cost, number in ages if number > logged and number not in counted]
+            grants = [(sent_at_s - _span(age), _cost(cost)) for age, cost in new]
             self._logged[name] = max(self._logged.get(name, 0), *(number for _, _, number in ages), 0)
             opens_at_s = sent_at_s + _span(opens_in_s) if opens_in_s else -math.inf
             merge(self.home.gate.limit_to_tell(str(scope), now_s), grants, opens_at_s)
-        claims = {} if old is None else old.claims
-        for number in message["uncounted"]:
+        for number in message["refused"]:
             if (ended := claims.pop(int(number), None)) is not None and ended.is_granted:
                 self.home.settle(ended, Outcome.UNUSED, None, quota_used_up=False)
         for number, scope, lane, wait_s, cost, age_s, is_counted in message["held"]:
             known = claims.get(int(number))
-            if known is not None and known.is_granted:  # this leader granted it
-                member.claims[known.number] = claims.pop(known.number)
-                known.member = member
-                self.home.sent(known, sent_at_s - _span(age_s))
-                continue
+            if known is not None and known.is_granted:
+                del claims[known.number]
+                if is_counted:  # this leader granted it
+                    member.claims[known.number], known.member = known, member
+                    self.home.sent(known, sent_at_s - _span(age_s))
+                    continue
+                # Meanwhile, the replica granted it itself, or it was told before. Then it counts from this hello.
+                self.home.settle(known, Outcome.UNUSED, None, quota_used_up=False)
             claim = PeerClaim(int(number), member, str(scope), str(lane), now_s + float(wait_s), _cost(cost))
             claim.is_granted, claim.granted_at_s = True, sent_at_s - _span(age_s)
             self.home.adopt(claim, now_s, is_counted=bool(is_counted))
@@ -127,7 +137,7 @@ class Host:
             self._end_all(old)
         self.members[name] = member
         self.on_members()
-        self._answer(name, {"t": "welcome"})
+        self._answer(name, {"t": "welcome", "log": self._own_log()})
 
     def handle(self, message: Message, now_s: float) -> None:
         """Acts on a message of a member. Raises ValueError, KeyError or TypeError if it is malformed."""
@@ -147,6 +157,8 @@ class Host:
         else:
             number = int(message["n"])
             claim = member.claims.get(number)
+            if claim is None and what == "cost":
+                claim = member.ended.get(number)
             if claim is not None:
                 self._change(member, claim, what, message)
 
@@ -177,11 +189,11 @@ class Host:
             member.answer(claim.grant() | {"again": True} if claim.is_granted else {"t": "wait", "n": number})
             return
         cost, deadline_s = _cost(message["cost"]), now_s + float(message["wait"])
-        claim = member.returned.pop(number, None)
+        claim = member.ended.pop(number, None)
         if claim is None:
             claim = PeerClaim(number, member, str(message["scope"]), str(message["lane"]), deadline_s, cost)
             claim.kind, claim.urgency = str(message["kind"]), int(message["urgency"])
-        claim.is_granted = False
+        claim.is_granted, claim.cost = False, cost
         member.claims[number] = claim
         self.home.enter(claim, now_s)
         if number in member.claims and not claim.is_granted:
@@ -194,10 +206,9 @@ class Host:
                 self.home.leave(claim)
                 return
             outcome, hint_s = Outcome(message["how"]), message.get("hint")
-            if outcome is not Outcome.SERVED:
-                member.returned[claim.number] = claim
-                if len(member.returned) > _MAX_RETURNED:
-                    del member.returned[next(iter(member.returned))]
+            member.ended[claim.number] = claim
+            if len(member.ended) > _MAX_ENDED:
+                del member.ended[next(iter(member.ended))]
             quota = bool(message.get("quota"))
             hint_s, ended_at_s = None if hint_s is None else float(hint_s), message["sent_at_s"]
             self.home.settle(claim, outcome, hint_s, quota_used_up=quota, ended_at_s=ended_at_s)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from nanonets_proxy.admission.fleet.beliefs import Beliefs, OwnGrants, ToTell
+from nanonets_proxy.admission.fleet.beliefs import Beliefs, Grant, OwnGrants, ToTell
 from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, Bus, BusError, Won
 from nanonets_proxy.admission.fleet.bus.post import seal
 from nanonets_proxy.admission.fleet.host import Host
@@ -76,6 +76,8 @@ class Lead:
         """Called after each renewal with the instant until which the leader may decide."""
         self.on_ready: Callable[[], None] = lambda: None
         """Called when it is time to `open`."""
+        self.own_log: Callable[[], list[Grant]] = list
+        """Returns the grants to this replica's own requests that may still count."""
         self.gathers = True
         self._name = name
         self._bus = bus
@@ -112,7 +114,7 @@ class Lead:
         """Begins to decide, for the members that said hello so far."""
         self._to_tell = ToTell(home.gate, self._counts)
         self._own_grants = OwnGrants(lambda message: send(EVERYBODY, message), self._loop)
-        self.host = Host(home, send)
+        self.host = Host(home, send, self._told_log)
         self.host.on_members = lambda: self.use(policy)
         home.on_refused = self._beat_soon
         now_s = self._loop.time()
@@ -158,6 +160,13 @@ class Lead:
         While another version is here, no hello follows on `here`.
         """
         return what == "hello" or (what == "here" and self.others > 0 and name not in self._here)
+
+    def _told_log(self) -> "list[Grant]":
+        """Returns what a new member must know of this replica's own grants. Tells the others of the latest ones."""
+        if self._own_grants is not None:
+            self._own_grants.flush()
+        self.note_beliefs()  # with the periods
+        return self.own_log()
 
     def note_grant(self, claim: "OwnClaim") -> None:
         """Notes a grant to a request of this replica."""

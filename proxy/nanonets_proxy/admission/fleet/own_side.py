@@ -87,6 +87,17 @@ class OwnSide:
         self.room.move(home, epoch)
         home.room.poll()
 
+    def granted(self) -> list[tuple[str, float, float, int]]:
+        """Returns the grants to its requests that may still count, as (scope, age, cost, epoch)."""
+        now_s = self._make.loop.time()
+        ended = self.room.log.entries(now_s, self.beliefs.periods_s())
+        return ended + [(c.scope, now_s - c.granted_at_s, c.cost, c.epoch) for c in self.room.held()]
+
+    def prune(self) -> None:
+        """Forgets the grants that no longer count."""
+        for log in (self.room.log, self.beliefs.leader_log):
+            log.prune(self._make.loop.time(), self.beliefs.periods_s())
+
     def shown(self) -> Gate:
         """Returns a gate that shows what the leader has told."""
         return self._make.shown(self.policy, self.beliefs)

@@ -6,7 +6,7 @@ Each transition moves all claims to the gate that decides from now on.
 import asyncio
 import math
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nanonets_proxy.admission.fleet.bus.port import Bus, Won
 from nanonets_proxy.admission.fleet.bus.post import Post
@@ -19,6 +19,7 @@ from nanonets_proxy.admission.fleet.own_side import OwnSide
 from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.admission.fleet.timers import Beater, Silence, most_ticks
 from nanonets_proxy.core.access.shared_counts import SharedCounts
+from nanonets_proxy.core.ratelimit.fleet.grant_log import GrantLog
 from nanonets_proxy.core.ratelimit.fleet.names import Names
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 
@@ -125,9 +126,13 @@ class Position:
             if self._reason != OTHER_VERSION:
                 self._changed(OTHER_VERSION)
 
-    def welcomed(self) -> None:
-        """From now on, the leader decides. Ignores a repeated welcome."""
+    def welcomed(self, log: Any, told_at_s: float) -> None:
+        """From now on, the leader decides, whose own grants are in `log`. Ignores a repeated welcome."""
         if self.remote is not None and not self.remote.joined:
+            self.beliefs.leader_log = GrantLog()
+            self.beliefs.note_leader_grants(log, told_at_s)
+            if self.leader == self.own.predecessor:  # its grants are in `log`
+                self.room.log.drop(self.own.bequeathed)
             self.state = State.FOLLOWING
             self.room.told(self.epoch)
             self.remote.join()
@@ -145,6 +150,12 @@ class Position:
             self.lead.note_beliefs()
         return self.own.hello(epoch, is_remote=self.remote is not None)
 
+    def prune(self) -> None:
+        """Forgets the grants that no longer count."""
+        if self.lead is not None:
+            self.lead.note_beliefs()
+        self.own.prune()
+
     def join(self, leader: str, epoch: int) -> None:
         """Says hello to a leader; empty: waits for one. Until its welcome, nobody grants anything here."""
         self._leave_lead()
@@ -155,6 +166,7 @@ class Position:
         self.room.valid_until_s = math.inf
         self.room.move(self.remote, epoch)
         if leader:
+            self.room.telling(epoch)
             self.post.send(leader, hello)
         self.silence.restart()
 
@@ -176,6 +188,7 @@ class Position:
         self.lead = Lead(self.name, won, self.own.replicas, asked_at_s, self._bus, beliefs, counts, self._loop)
         self.lead.on_end, self.lead.on_renewed = self.go_alone, self._on_renewed
         self.lead.on_ready = partial(self._open, self.lead)
+        self.lead.own_log = lambda: [grant[:3] for grant in self.own.granted()]
         self.room.on_own_grant = self.lead.note_grant
         self._note_kept(won)
         self.share_with(self.own.replicas, won.others)

@@ -22,6 +22,7 @@ from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 
 _ALIVE_EACH_S: Final = 0.5
+_PRUNE_EACH_S: Final = 60.0
 
 
 class Replica:
@@ -40,6 +41,7 @@ class Replica:
         self._seems_silent = False
         self._alive_at_s = -math.inf
         self._coordinated_at_s = -math.inf
+        self._pruned_at_s = -math.inf
 
     @property
     def state(self) -> State:
@@ -130,6 +132,9 @@ class Replica:
         if self.is_coordinated:
             self._coordinated_at_s = now_s
         self.room.expire(now_s)
+        if self._pruned_at_s + _PRUNE_EACH_S < now_s:
+            self._pruned_at_s = now_s
+            position.prune()
         return wait_s
 
     def _on_unheard(self, name: str) -> None:
@@ -165,8 +170,8 @@ class Replica:
             if what != "granted":  # which answers nothing
                 position.silence.heard()
             if what == "welcome":
-                position.welcomed()
-            elif what == "who":
+                position.welcomed(message["log"], sent_at_s)
+            elif what == "who" and position.remote.joined:  # else the hello is underway
                 position.join(position.leader, position.epoch)
             elif what == "granted":
                 self.beliefs.note_leader_grants(message["log"], sent_at_s)

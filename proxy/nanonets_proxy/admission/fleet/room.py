@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from nanonets_proxy.admission.fleet.homes.claim import Home, OwnClaim
+from nanonets_proxy.admission.fleet.in_doubt import InDoubt
 from nanonets_proxy.admission.fleet.places import Places
 from nanonets_proxy.admission.waiting_room import rejection_error, shutting_down
 from nanonets_proxy.core.ratelimit.fleet.grant_log import GrantLog
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 _RETRY_S: Final = 1.0
 _LATE_S: Final = 0.5
 _UNCOUNTED: Final = (Outcome.THROTTLED, Outcome.UNUSED)
-_MAX_UNCOUNTED: Final = 1000
 
 
 class FleetRoom:
@@ -65,7 +65,7 @@ class FleetRoom:
         self._numbers = 0
         self._closed = False
         self._claims: dict[OwnClaim, None] = {}  # all but the ended ones
-        self._uncounted: dict[int, int] = {}  # the epochs of claims, by number
+        self.in_doubt = InDoubt()
         self._places = Places(policy.max_in_flight, loop, self._ask_again, lambda claim: self._home.resume(claim))
         self.waiting = 0
         """The number of claims without a permit."""
@@ -116,16 +116,17 @@ class FleetRoom:
         """Returns whether this home decides on the claims."""
         return self._home is home
 
-    def told(self, epoch: int) -> None:
-        """Notes that the leader of this epoch knows the log, and the claims that have a permit."""
-        self.log.told(epoch)
-        self._uncounted.clear()
+    def telling(self, epoch: int) -> None:
+        """Notes that the leader of this epoch is told of the log, and of the claims that have a permit."""
         for claim in self.held():
-            claim.epoch = epoch
+            claim.told_epoch = epoch
 
-    def uncounted(self, epoch: int) -> list[int]:
-        """Returns the claims that the leader of this epoch granted, and that the upstream refused unknown to it."""
-        return [number for number, of_epoch in self._uncounted.items() if of_epoch == epoch]
+    def told(self, epoch: int) -> None:
+        """Notes that the leader of this epoch knows what it was told."""
+        self.log.told(epoch)
+        self.in_doubt.clear()
+        for claim in self.held():
+            claim.epoch, claim.told_epoch = epoch, 0
 
     def held(self) -> Iterator[OwnClaim]:
         """Yields the claims that have a permit."""
@@ -207,9 +208,10 @@ class FleetRoom:
         self._places.leave(claim)
         self._places.fill_resuming()  # before the home grants to others
         if outcome not in _UNCOUNTED:
-            self.log.add(claim.scope, claim.granted_at_s, claim.cost, claim.epoch)
-        elif claim.epoch != self.epoch and len(self._uncounted) < _MAX_UNCOUNTED:
-            self._uncounted[claim.number] = claim.epoch
+            number = self.log.add(claim.scope, claim.granted_at_s, claim.cost, claim.epoch)
+            self.in_doubt.note_logged(claim, number)
+        else:
+            self.in_doubt.note_refused(claim, self.epoch)
         ticket.state = TicketState.ENDED if outcome is Outcome.SERVED else TicketState.RETURNED
         if outcome is Outcome.THROTTLED and not quota_used_up:
             hint_s = retry_after_s or 0.0
@@ -222,9 +224,10 @@ class FleetRoom:
         claim = ticket.claim
         ticket.cost = cost
         if isinstance(claim, OwnClaim):
+            if not claim.is_granted:
+                self.log.correct_cost(claim.scope, claim.granted_at_s, claim.cost, cost)
             claim.cost = cost
-            if claim.is_granted:
-                self._home.correct_cost(claim, cost)
+            self._home.correct_cost(claim, cost)
 
     def note_advice(self, ticket: Ticket, advice: Advice) -> None:
         if isinstance(ticket.claim, OwnClaim):
@@ -267,7 +270,8 @@ class FleetRoom:
             self._home.settle(claim, Outcome.UNUSED, None, quota_used_up=False)
             return
         self.waiting -= 1
-        claim.is_granted, claim.granted_at_s, claim.epoch = True, now_s, self.epoch
+        claim.is_granted, claim.granted_at_s = True, now_s
+        claim.epoch, claim.told_epoch = self.epoch, 0
         self.on_own_grant(claim)
 
     def _on_must_wait(self, claim: OwnClaim) -> None:

@@ -253,7 +253,8 @@ def test_a_hello_that_comes_late_tells_when_its_requests_were_sent() -> None:
             "places": 1,
             "scopes": scopes,
             "held": held,
-            "uncounted": [],
+            "refused": [],
+            "logged": [],
         }
         lead.host.hello(hello, now_s)
         limit = lead.host.home.gate.scopes.by_name["s"].limit

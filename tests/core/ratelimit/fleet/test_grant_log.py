@@ -36,3 +36,32 @@ def test_the_scopes_that_were_unused_for_the_longest_time_are_forgotten() -> Non
     assert len(ages) == grant_log.MAX_SCOPES
     assert "1" not in ages
     assert ages["0"] == [(1.0, 1, 1), (0.0, 1, grant_log.MAX_SCOPES + 1)]
+
+
+def test_grants_that_are_no_longer_told_are_forgotten() -> None:
+    log = GrantLog()
+    for at_s in range(10):
+        log.add("a", float(at_s), 1, 0)
+        log.add("b", float(at_s), 1, 0)
+    log.prune(12.0, {"a": 4.0, "c": 1.0})
+    assert log.ages(12.0, 1, {}) == {
+        "a": [(4.0, 1, 17), (3.0, 1, 19)],
+        "b": [(12.0 - at_s, 1, 2 * at_s + 2) for at_s in range(10)],
+    }
+    log.prune(KEPT_S + 5, {})
+    assert log.ages(KEPT_S + 5, 1, {}) == {
+        "a": [(KEPT_S - 3, 1, 17), (KEPT_S - 4, 1, 19)],
+        "b": [(KEPT_S + 5 - at_s, 1, 2 * at_s + 2) for at_s in range(5, 10)],
+    }
+    log.prune(2 * KEPT_S, {})
+    assert log.ages(10.0, 1, {}) == {}
+
+
+def test_a_cost_that_becomes_known_later_is_corrected() -> None:
+    log = GrantLog()
+    log.add("a", 1.0, 5, 0)
+    log.add("a", 2.0, 5, 0)
+    log.correct_cost("a", 2.0, 5, 20)
+    log.correct_cost("a", 3.0, 5, 7)
+    log.correct_cost("b", 2.0, 5, 7)
+    assert log.ages(3.0, 1, {}) == {"a": [(2.0, 5, 1), (1.0, 20, 2)]}

@@ -100,5 +100,5 @@ class Post:
     def flush(self) -> None:
         """Sends now what waits."""
         waiting, self._waiting = self._waiting, {}
-        for to, messages in waiting.items():
+        for to, messages in sorted(waiting.items()):  # EVERYBODY is first: a welcome has what all know
             self._bus.send(to, seal(self._name, self._epoch(), self._loop.time(), messages))

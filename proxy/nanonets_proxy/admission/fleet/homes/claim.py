@@ -81,7 +81,7 @@ class OwnClaim(Claim):
 
     __slots__ = (
         *("epoch", "error", "future", "give_up", "has_place", "on_granted", "on_must_wait"),
-        *("resuming", "ticket"),
+        *("resuming", "ticket", "told_epoch"),
     )
 
     def __init__(
@@ -103,7 +103,9 @@ class OwnClaim(Claim):
         self.error: ProxyError | None = None
         self.has_place = False
         self.epoch = 0
-        """The epoch of the leader that granted the claim; 0: no leader did."""
+        """The epoch of the leader that granted the claim, or knows of it; 0: no leader does."""
+        self.told_epoch = 0
+        """The epoch of the leader that a hello has told of the claim, until its welcome; else 0."""
         self.give_up: Callable[[], None] | None = None
         """Set while the request is paused."""
         self.resuming: asyncio.Future[None] | None = None
@@ -155,7 +157,7 @@ class Home(Protocol):
         """Ends the permit of a claim."""
 
     def correct_cost(self, claim: OwnClaim, cost: float) -> None:
-        """Corrects the cost of a granted claim."""
+        """Corrects the cost of a claim that had a grant, also if that has ended."""
 
     def note_advice(self, claim: OwnClaim, advice: Advice) -> None:
         """Applies what the response announced about the limit."""

@@ -126,7 +126,7 @@ class LocalHome:
             self.room.poll()
 
     def correct_cost(self, claim: Claim, cost: float) -> None:
-        if (twin := self._twin(claim)) is not None:
+        if (twin := self._twin(claim)) is not None and twin.state not in (_NEW, _WAITING):
             self.room.correct_cost(twin, cost)
 
     def note_advice(self, claim: Claim, advice: Advice) -> None:

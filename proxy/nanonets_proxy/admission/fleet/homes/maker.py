@@ -9,13 +9,11 @@ from nanonets_proxy.admission.fleet.beliefs import Beliefs
 from nanonets_proxy.admission.fleet.homes.local_home import LocalHome
 from nanonets_proxy.admission.waiting_room import WaitingRoom
 from nanonets_proxy.core.ratelimit.adaptive.other_gates import merge, put_off_probes
-from nanonets_proxy.core.ratelimit.fleet.grant_log import GrantLog
+from nanonets_proxy.core.ratelimit.fleet.grant_log import NOBODY, GrantLog
 from nanonets_proxy.core.ratelimit.fleet.share import leader_policy, share_of, share_policy
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.news import News
-
-_ALL = -1  # no leader has this epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class HomeMaker:
         gate = Gate(share_policy(policy, beliefs.snapshots, replicas), self.jitter)
         gate.scopes.restore(shares, now_s, beliefs.age_s(now_s))
         periods_s = {share.scope: share.period_s for share in shares if share.count is not None}
-        own = log.ages(now_s, _ALL, periods_s)
+        own = log.ages(now_s, NOBODY, periods_s)
         for belief in beliefs.snapshots:
             scope = belief.scope
             if scope in beliefs.use and periods_s.get(scope) == belief.period_s:
@@ -70,7 +68,7 @@ class HomeMaker:
         gate.scopes.restore(beliefs.snapshots, now_s, beliefs.age_s(now_s))
         periods_s = beliefs.periods_s()
         for each in (log, beliefs.leader_log):
-            for scope, ages in each.ages(now_s, _ALL, periods_s).items():
+            for scope, ages in each.ages(now_s, NOBODY, periods_s).items():
                 _merge(gate, scope, ages, now_s)
         for scope, opens_at_s in before.scopes.closures(now_s).items():
             merge(gate.limit_to_tell(scope, now_s), (), opens_at_s)

@@ -14,6 +14,9 @@ _MAX_GRANTS: Final = 1000  # of each scope; a limit that is larger is no concern
 KEPT_S: Final = 120.0
 """How long grants of a scope are kept whose period is unknown; otherwise, they are kept for a period."""
 
+NOBODY: Final = -1
+"""No leader has this epoch."""
+
 _Grants = deque[tuple[float, float, int, int]]
 
 
@@ -26,8 +29,11 @@ class GrantLog:
         self._added = 0
         self._grants: dict[str, _Grants] = {}
 
-    def add(self, scope: str, granted_at_s: float, cost: float, epoch: int) -> None:
-        """Logs a grant. Forgets the scope that was unused for the longest time, if there are too many."""
+    def add(self, scope: str, granted_at_s: float, cost: float, epoch: int) -> int:
+        """Logs a grant, and returns its number.
+
+        Forgets the scope that was unused for the longest time, if there are too many.
+        """
         grants = self._grants.pop(scope, None)
         if grants is None:
             grants = deque(maxlen=_MAX_GRANTS)
@@ -36,6 +42,38 @@ class GrantLog:
         self._added += 1
         grants.append((granted_at_s, cost, epoch, self._added))
         self._grants[scope] = grants
+        return self._added
+
+    def entries(self, now: float, periods_s: Mapping[str, float]) -> list[tuple[str, float, float, int]]:
+        """Returns (scope, age, cost, epoch) of the grants that may still count."""
+        return [
+            (scope, now - at_s, cost, epoch)
+            for scope, grants in self._grants.items()
+            for at_s, cost, epoch, _ in grants
+            if at_s >= now - _kept_s(scope, periods_s)
+        ]
+
+    def drop(self, last: int) -> None:
+        """Forgets the grants up to this number."""
+        for scope, grants in list(self._grants.items()):
+            self._grants[scope] = deque((grant for grant in grants if grant[3] > last), _MAX_GRANTS)
+
+    def correct_cost(self, scope: str, granted_at_s: float, cost: float, true_cost: float) -> None:
+        """Corrects the cost of a grant, if it is logged."""
+        grants = self._grants.get(scope, ())
+        for at, (at_s, logged_cost, epoch, number) in enumerate(grants):
+            if at_s == granted_at_s and logged_cost == cost:
+                self._grants[scope][at] = (at_s, true_cost, epoch, number)
+                break
+
+    def prune(self, now: float, periods_s: Mapping[str, float]) -> None:
+        """Forgets the grants that `ages` no longer tells. Call it now and then."""
+        for scope, grants in list(self._grants.items()):
+            since_s = now - _kept_s(scope, periods_s)
+            while grants and grants[0][0] < since_s:
+                grants.popleft()
+            if not grants:
+                del self._grants[scope]
 
     def told(self, epoch: int) -> None:
         """Notes that the leader of this epoch knows all grants so far."""
@@ -55,8 +93,7 @@ class GrantLog:
         """
         found: dict[str, list[tuple[float, float, int]]] = {}
         for scope, grants in self._grants.items():
-            kept_s = periods_s.get(scope, math.inf)
-            since_s = now - (KEPT_S if kept_s == math.inf else kept_s)
+            since_s = now - _kept_s(scope, periods_s)
             ages = [
                 (now - at_s, cost, number)
                 for at_s, cost, of_epoch, number in grants
@@ -65,3 +102,8 @@ class GrantLog:
             if ages:
                 found[scope] = ages
         return found
+
+
+def _kept_s(scope: str, periods_s: Mapping[str, float]) -> float:
+    period_s = periods_s.get(scope, math.inf)
+    return KEPT_S if period_s == math.inf else period_s

@@ -1,0 +1,198 @@
+"""What counts at the next leader, in virtual time."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from unittest.mock import Mock
+
+import pytest
+
+from nanonets_proxy.admission.fleet.bequest import give, take
+from nanonets_proxy.admission.fleet.state import State
+from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.scopes.static_limits import PAGES, StaticLimit, StaticLimits
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
+from simulator.limiters import FixedWindow, Limiter
+from support.gate.fleet_scene import FleetScene
+from support.gate.virtual_loop import run_virtually
+
+
+def in_fleet(
+    replicas: int,
+    limiter: Limiter | None,
+    test: Callable[[FleetScene], Awaitable[None]],
+    policy: GatePolicy | None = None,
+    *,
+    service_s: float = 0.1,
+) -> None:
+    async def main() -> None:
+        scene = FleetScene(replicas, limiter, policy, service_s=service_s)
+        await scene.start()
+        await asyncio.sleep(1.0)
+        await test(scene)
+        await scene.stop()
+
+    run_virtually(main())
+
+
+def counted(scene: FleetScene, number: int | None = None) -> float:
+    """Returns how many units count at a gate, that of the leader by default."""
+    gate = scene.replicas[scene.leader if number is None else number].gate()
+    return sum(scope.limit.estimate.window.granted_since(0.0) for scope in gate.scopes)
+
+
+@pytest.mark.parametrize("is_killed", [True, False])
+@pytest.mark.parametrize("takes_part", [True, False])
+def test_a_new_replica_knows_what_its_leader_has_granted_to_itself(*, is_killed: bool, takes_part: bool) -> None:
+    """As in an upgrade step by step: the newcomer leads as soon as the earlier leader ends."""
+
+    async def run(scene: FleetScene) -> None:
+        leader = scene.leader
+        await asyncio.gather(*(scene.request(leader, f"c{n}") for n in range(5)))
+        tasks = [scene.loop.create_task(scene.request(leader, f"d{n}")) for n in range(2)]
+        await asyncio.sleep(0.015)  # the leader has not told of the latest grants yet
+        newcomer = scene.add()
+        await newcomer.start(1.0)
+        await asyncio.sleep(0.1)
+        if takes_part:
+            await asyncio.gather(*(scene.request(1, f"c{n}") for n in range(3)))
+        if is_killed:
+            scene.kill(leader)
+        else:
+            await asyncio.gather(*tasks)
+            scene.dead.add(leader)
+            scene.replicas[leader].room.close()
+            await scene.replicas[leader].stop()
+        await asyncio.sleep(3.0)
+        assert newcomer.state is State.LEADING
+        assert counted(scene) == 7 + 3 * takes_part
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    in_fleet(1, None, run, service_s=0.2)
+
+
+@pytest.mark.parametrize(("is_refused", "count"), [(True, 2), (False, 6)])
+def test_a_request_counts_once_if_the_welcome_is_lost(count: int, *, is_refused: bool) -> None:
+    """The leader has heard the hello, and takes over the requests in flight. They end before the next hello."""
+
+    async def run(scene: FleetScene) -> None:
+        number = 1 - scene.leader
+        bus, follower = scene.buses[number], scene.replicas[number]
+        if is_refused:  # the limit is used up
+            await asyncio.gather(*(scene.request(number, f"c{n}") for n in range(2)))
+        bus.is_cut = True
+        bus.lose("connection lost")
+        deliver, welcomes = bus.deliver, 0
+
+        def lose_one(data: bytes, loop: asyncio.AbstractEventLoop) -> None:
+            nonlocal welcomes
+            welcomes += b'"t":"welcome"' in data
+            if b'"t":"welcome"' not in data or welcomes > 1:
+                deliver(data, loop)
+
+        bus.deliver = lose_one  # type: ignore[method-assign] # a network that loses one message
+        tickets = [Ticket("account", scene.loop.time() + 100.0, f"c{n}") for n in range(6)]
+        granted = [ticket for ticket in tickets if follower.room.try_admit(ticket, scene.loop.time())]
+        bus.is_cut = False
+        while not welcomes:  # noqa: ASYNC110 - virtual time makes an Event needless
+            await asyncio.sleep(0.001)
+        for ticket in granted:  # the hello named them
+            outcome = Outcome.THROTTLED if is_refused else Outcome.SERVED
+            follower.room.settle(ticket, outcome, 30.0 if is_refused else None)
+        await asyncio.sleep(1.5)
+        assert welcomes == 2
+        assert follower.state is State.FOLLOWING
+        assert counted(scene) == count
+        assert scene.replicas[scene.leader].gate().in_flight == 0
+
+    in_fleet(2, FixedWindow(2, 60.0) if is_refused else None, run)
+
+
+@pytest.mark.parametrize("who", ["alone", "leader", "follower"])
+@pytest.mark.parametrize("is_served", [True, False])
+def test_the_true_cost_of_a_request_counts_also_if_it_is_known_late(who: str, *, is_served: bool) -> None:
+    """The pages of an upload are counted while its response is underway, or after it."""
+    limits = StaticLimits((StaticLimit("account", 100, 60.0, PAGES),))
+
+    async def run(scene: FleetScene) -> None:
+        number = 1 - scene.leader if who == "follower" else scene.leader
+        decides = scene.leader
+        if who == "alone":
+            scene.redis.stop()
+            await asyncio.sleep(0.1)
+        room, loop = scene.replicas[number].room, scene.loop
+        ticket = Ticket("account", loop.time() + 100.0, "c", cost=5)
+        if (future := room.enter(ticket, loop.time())) is not None:
+            await future
+        room.settle(ticket, Outcome.SERVED if is_served else Outcome.UNUSED)
+        await asyncio.sleep(0.1)
+        room.correct_cost(ticket, 20)
+        if not is_served:
+            if (future := room.enter(ticket, loop.time())) is not None:
+                await future
+            room.settle(ticket, Outcome.SERVED)
+        await asyncio.sleep(0.1)
+        assert counted(scene, decides) == 20
+        if who == "follower":
+            scene.kill(decides)
+            await asyncio.sleep(3.0)
+            assert counted(scene, number) == 20
+
+    in_fleet(2, None, run, GatePolicy(256, 1000, static_limits=limits))
+
+
+def test_all_know_of_a_closure_that_becomes_longer() -> None:
+    """If the leader dies, nobody tries before its end."""
+
+    async def run(scene: FleetScene) -> None:
+        leader, number = scene.leader, 1 - scene.leader
+        room, loop = scene.replicas[leader].room, scene.loop
+        tickets = [Ticket("account", loop.time() + 100.0, "c") for _ in range(2)]
+        assert all(room.try_admit(ticket, loop.time()) for ticket in tickets)
+        room.settle(tickets[0], Outcome.THROTTLED, 2.0)
+        await asyncio.sleep(0.3)
+        room.settle(tickets[1], Outcome.THROTTLED, 8.0)
+        closed_s = loop.time()
+        await asyncio.sleep(0.3)
+        scene.kill(leader)
+        task = loop.create_task(scene.request(number, "late"))
+        await asyncio.sleep(7.5)
+        assert scene.counts.sent == []
+        await task
+        assert scene.counts.sent[0][0] > closed_s + 7.9
+
+    in_fleet(2, None, run)
+
+
+@pytest.mark.parametrize(("who", "heir_leads"), [("leader", True), ("leader", False), ("follower", True)])
+def test_what_a_process_tells_the_one_that_replaces_it_counts_once(who: str, *, heir_leads: bool) -> None:
+    """The leader knows it, or has told it itself."""
+
+    async def run(scene: FleetScene) -> None:
+        leader = scene.leader
+        number = leader if who == "leader" else 1 - leader
+        await asyncio.gather(*(scene.request(number, f"c{n}") for n in range(5)))
+        old, heir, loop = scene.replicas[number], scene.add(), scene.loop
+        task = loop.create_task(scene.request(number, "last"))
+        await asyncio.sleep(0.05)
+        take(heir, json.loads(json.dumps(give(old, loop.time()))), loop.time())
+        await heir.start(1.0)
+        await task
+        await asyncio.sleep(0.2)
+        assert counted(scene, leader) == 6
+        waits = scene.replicas[1 - number] if heir_leads else heir
+        waits.campaign.run = Mock()  # type: ignore[method-assign] # the other one wins
+        scene.dead.add(number)
+        old.room.close()
+        await old.stop()
+        await asyncio.sleep(0.2)
+        if who == "follower":
+            assert counted(scene) == 6
+            scene.kill(leader)
+        await asyncio.sleep(3.0)
+        assert scene.replicas[2].position.state is (State.LEADING if heir_leads else State.FOLLOWING)
+        assert counted(scene) == 6
+
+    in_fleet(2, None, run)
