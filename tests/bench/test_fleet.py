@@ -10,6 +10,8 @@ from fleet.soaks.growth import lengths
 from fleet.takeover import full_again_s
 from fleet.upgrade import unready
 from nanonets_proxy.core.ratelimit.fleet.grant_log import GrantLog
+from nanonets_proxy.core.ratelimit.fleet.names import Names
+from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimits
 from support.commands.ports import free_port
 
 
@@ -52,11 +54,13 @@ def test_the_share_of_a_dead_replica_is_in_use_again_in_the_first_full_second() 
     assert full_again_s(admitted, 10.0, 30) == math.inf
 
 
-def test_growth_is_counted_by_class_and_attribute() -> None:
-    log = GrantLog()
-    before = lengths([log])
+def test_growth_is_counted_by_class_and_attribute_without_what_has_a_bound() -> None:
+    names, log = Names(b"secret", "host", StaticLimits()), GrantLog()
+    before = lengths([names, log])
     for number in range(50):
+        names.lane(f"caller {number}")
         log.add("scope", float(number), 1.0, 0)
-    grown = lengths([log]) - before
-    assert max(grown[name] for name in grown if name.startswith("GrantLog.")) >= 50
+    grown = lengths([names, log]) - before
+    assert grown["Names._hashes"] >= 50
+    assert grown["GrantLog._grants"] == 1
     assert grown["bytes"] > 1000

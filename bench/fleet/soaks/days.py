@@ -27,7 +27,7 @@ _NEVER_S: Final = 1e9
 _END_S: Final = 600.0
 _ENDS_REPLICAS: Final = frozenset({"leader: SIGKILL", "leader: SIGTERM", "follower: SIGKILL"})
 _GROWN, _GROWN_BY = 1.5, 20
-"""A container has grown if it is larger by this factor, and by so many items, than ever in the first hour."""
+"""A container has grown if it is larger by this factor, and by so many items, than ever in the first third."""
 
 
 class _Days:
@@ -245,11 +245,11 @@ async def _run(days: float, seed: int) -> list[str]:
             str(sum(not interval.is_right for interval in each)),
         ]
         print("| " + " | ".join(cells) + " |")
-    first = most([sample for age_s, sample in samples if age_s < _HOUR_S])
-    last = most([sample for age_s, sample in samples if age_s > samples[-1][0] - _HOUR_S])
-    print(
-        f"the replicas' objects: {first['bytes']} bytes at most in the first hour, {last['bytes']} in the last one"
-    )
+    third = len(samples) // 3 + 1
+    first, last = (most([sample for _, sample in each]) for each in (samples[:third], samples[-third:]))
+    print(f"the replicas' objects: {first['bytes']} bytes at most in the first third, {last['bytes']} in the last")
+    grown = sorted(last, key=lambda name: first[name] - last[name])[1:6]
+    print("the most grown: " + ", ".join(f"{name} {first[name]} to {last[name]}" for name in grown))
     problems += [
         f"{name} has grown from {first[name]} to {size}"
         for name, size in last.items()

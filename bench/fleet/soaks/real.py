@@ -110,6 +110,8 @@ class _Soak:
         self.scene = scene
         self.calm = _Counted()
         self.events: dict[str, _Counted] = {}
+        self.beliefs: Counter[str] = Counter()
+        """What the fleet believed before each event."""
         self.problems: list[str] = []
         self._chance = random.Random(seed)  # noqa: S311 - the same events for the same seed
 
@@ -126,6 +128,9 @@ class _Soak:
             now = await mark(scene.upstream)
             await asyncio.sleep(PERIOD_S * self._chance.randint(2, 4))  # whole windows
             now = await self.calm.note(scene.upstream, now)
+            believed = await asyncio.to_thread(scene.believed)
+            self.beliefs[believed] += 1
+            print(f"   {scene.event}: {self.calm.refused[-1]} 429s, believes {believed}", flush=True)
             name = await self._happen()
             await asyncio.sleep(_SETTLE_S)
             await self.events.setdefault(name, _Counted()).note(scene.upstream, now)
@@ -180,6 +185,7 @@ class _Soak:
         print(f"replicas: {dict(scene.failed) or 'none'}; {scene.excused} at replicas that were killed")
         refused, seconds = sum(self.calm.refused), sum(self.calm.seconds)
         print(f"without an event: {seconds:.0f} s, goodput {self.calm.goodput():.3f}, {refused} 429s")
+        print(f"believed before an event: {dict(self.beliefs)}")
         print("\n| event | times | extra 429s, mean | most | goodput |\n|---|---|---|---|---|")
         rate = refused / seconds if seconds else 0.0
         for name, counted in sorted(self.events.items()):

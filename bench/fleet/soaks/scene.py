@@ -156,6 +156,11 @@ class SoakScene:
     def role(self, slot: Slot) -> str:
         return "leader" if slot.member.gate()["fleet"]["role"] == "leads" else "follower"
 
+    def believed(self) -> str:
+        """Returns the limit that the first replica shows, such as `40 in 4 s`."""
+        scopes = self.slots[0].member.gate()["scopes"]
+        return "; ".join(f"{scope['count']} in {scope['period_s']} s" for scope in scopes) or "nothing"
+
     def await_replication(self) -> None:
         """Waits until the servers can fail over."""
         until(self._is_replicated)
