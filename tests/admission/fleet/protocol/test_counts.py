@@ -196,3 +196,34 @@ def test_what_a_process_tells_the_one_that_replaces_it_counts_once(who: str, *, 
         assert counted(scene) == 6
 
     in_fleet(2, None, run)
+
+
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_a_request_that_a_replica_granted_itself_counts_from_then(*, is_counted: bool) -> None:
+    """Its leader, which was too slow, granted it later. With the leader's grant, it was not sent before that."""
+
+    async def run(scene: FleetScene) -> None:
+        lead = scene.replicas[scene.leader].position.lead
+        assert lead is not None
+        assert lead.host is not None
+        host, loop = lead.host, scene.processes[scene.leader]
+        host._answer = Mock()  # otherwise the leader forgets a member whose messages reach nobody
+        began_s = loop.time()
+        hello = {"from": "x", "places": 1, "scopes": {}, "held": [], "refused": [], "logged": []}
+        ask = {"t": "ask", "n": 7, "scope": "s", "lane": "l", "kind": "k", "wait": 9.0, "urgency": 3, "cost": 1}
+        host.hello(hello | {"sent_at_s": began_s}, began_s)
+        await asyncio.sleep(0.2)
+        granted_s = loop.time()
+        host.handle(ask | {"from": "x", "sent_at_s": granted_s}, granted_s)
+        assert host.members["x"].claims[7].is_granted
+        await asyncio.sleep(0.1)
+        held = [[7, "s", "l", 9.0, 1, 0.3, is_counted]]
+        host.hello(hello | {"sent_at_s": loop.time(), "held": held}, loop.time())
+        limit = host.home.gate.scopes.by_name["s"].limit
+        sent_s = granted_s if is_counted else began_s
+        assert [at_s for at_s, _ in limit.estimate.window.grants_since(0.0)] == [pytest.approx(sent_s)]
+        assert limit.in_flight == 1
+        host.forget("x")
+        assert limit.in_flight == 0
+
+    in_fleet(1, None, run)

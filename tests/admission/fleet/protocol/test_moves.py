@@ -88,7 +88,7 @@ def test_a_replica_that_waited_for_the_lease_keeps_it(seed: int) -> None:
 def test_a_lost_question_is_asked_again_also_while_other_answers_come(what: str) -> None:
     async def run(scene: FleetScene) -> None:
         number = 1 - scene.leader
-        scene.callers(number, 3, "busy", pause_s=0.02)
+        scene.callers(number, 12, "busy", pause_s=0.02)
         await asyncio.sleep(1.0)
         losses = 0
         for bus in scene.buses:
