@@ -170,7 +170,7 @@ def _set_value(text: str) -> object:
 
 def test_the_values_on_the_page_install_the_chart() -> None:
     pages = _page_values()
-    assert [bool(values) for values in pages] == [True, True, False]
+    assert [bool(values) for values in pages] == [True, True, True, False]
     for values in pages:
         _rendered(values)
 

@@ -196,5 +196,5 @@ def test_every_query_of_the_dashboard_and_every_record_returns_data(tmp_path: Pa
         except AssertionError:
             raise AssertionError(f"no data for {missing}") from None
         rules = [rule for group in _api(prometheus, "rules")["groups"] for rule in group["rules"]]
-        assert len(rules) == len(records) + 15
+        assert len(rules) == len(records) + 16
         assert [rule for rule in rules if rule["health"] != "ok"] == []
