@@ -65,3 +65,14 @@ def test_a_cost_that_becomes_known_later_is_corrected() -> None:
     log.correct_cost("a", 3.0, 5, 7)
     log.correct_cost("b", 2.0, 5, 7)
     assert log.ages(3.0, 1, {}) == {"a": [(2.0, 5, 1), (1.0, 20, 2)]}
+
+
+def test_all_grants_that_may_still_count_are_known_with_the_leader_that_knows_them() -> None:
+    log = GrantLog()
+    log.add("a", 1.0, 1, 0)
+    last = log.add("a", 3.0, 2, 7)
+    log.add("b", 3.0, 1, 7)
+    assert log.entries(4.0, {"a": 2.0}) == [("a", 1.0, 2, 7), ("b", 1.0, 1, 7)]
+    log.drop(last)
+    assert log.entries(4.0, {}) == [("b", 1.0, 1, 7)]
+    assert (log.grants("a"), log.grants("b"), log.grants("c")) == ([], [(3.0, 1, 7)], [])
