@@ -5,9 +5,11 @@ import math
 
 import pytest
 
+from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import read_advice
 from nanonets_proxy.core.ratelimit.hints.retry_hint import MAX_HINT_S
+from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, dump, load, unknown
-from nanonets_proxy.core.ratelimit.tickets import Outcome
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
 from support.gate.gate_scene import GateScene
 
 UPSTREAM = "https://app.nanonets.com"
@@ -270,3 +272,26 @@ def test_a_document_keeps_the_keys_of_version_1() -> None:
     (scope,) = dump([snapshot], UPSTREAM, 1.0)["scopes"]
     assert scope.items() >= {**VALID, "sure": 4, "cap": 3}.items()
     assert load(dump([snapshot], UPSTREAM, 1.0), UPSTREAM, 1.0) == ([snapshot], 0.0)
+
+
+@pytest.mark.parametrize("text", ["account 1000/365days", "account 999999999/3660days", "account 1/s"])
+def test_each_limit_of_the_settings_can_be_loaded_again(text: str) -> None:
+    scene = GateScene(text)
+    scene.ask(3)
+    scene.go()
+    document = dump(scene.gate.scopes.snapshots(scene.now), UPSTREAM, 1.0)
+    (loaded,), _ = load(json.loads(json.dumps(document)), UPSTREAM, 1.0)
+    limit = StaticLimit.parse(text)
+    assert (loaded.count, loaded.period_s) == (limit.count, limit.period_s)
+
+
+def test_each_limit_that_the_upstream_announces_can_be_loaded_again() -> None:
+    scene = GateScene()
+    ticket = Ticket("account", math.inf)
+    assert scene.gate.try_admit(ticket, scene.now)
+    advice = read_advice([(b"RateLimit-Policy", b'"p";q=999999999999999;w=2678400')], "account")
+    assert advice is not None
+    scene.gate.note_advice(ticket, advice, scene.now)
+    document = dump(scene.gate.scopes.snapshots(scene.now), UPSTREAM, 1.0)
+    (loaded,), _ = load(json.loads(json.dumps(document)), UPSTREAM, 1.0)
+    assert loaded.period_s == 2_678_400.0

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from nanonets_proxy.core.ratelimit.hints.retry_hint import MAX_HINT_S
+from nanonets_proxy.core.ratelimit.scopes.static_limits import MAX_COUNT, MAX_PERIOD_S
 
 VERSION = 1
 _MAX_SCOPES = 10_000
 _MAX_GRANTS = 20_000  # the state file has at most 4 MiB
 MAX_GRANTS_OF_SCOPE = 1000
 """If more requests count, `used` and `newest_age_s` stand for them, as if all were as young as the newest."""
-_MAX_COUNT = 1e9
-_MAX_PERIOD_S = 10 * MAX_HINT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,21 +124,21 @@ def _from_document(document: object) -> ScopeSnapshot:
     has_concurrency_limit = document.get("cap") is not None
     return ScopeSnapshot(
         scope=scope,
-        count=_number(document, "count", 1, _MAX_COUNT),
-        period_s=_number(document, "period_s", 1e-6, _MAX_PERIOD_S),
-        proven=_number(document, "sure", 0, _MAX_COUNT),
-        concurrency_limit=_number(document, "cap", 1, _MAX_COUNT) if has_concurrency_limit else None,
-        used=int(_number(document, "used", 0, _MAX_COUNT)),
-        newest_age_s=_number(document, "newest_age_s", 0, _MAX_PERIOD_S),
+        count=_number(document, "count", 1, MAX_COUNT),
+        period_s=_number(document, "period_s", 1e-6, MAX_PERIOD_S),
+        proven=_number(document, "sure", 0, MAX_COUNT),
+        concurrency_limit=_number(document, "cap", 1, MAX_COUNT) if has_concurrency_limit else None,
+        used=int(_number(document, "used", 0, MAX_COUNT)),
+        newest_age_s=_number(document, "newest_age_s", 0, MAX_PERIOD_S),
         opens_in_s=opens_in_s,
-        pause_periods=_number(_ABSENT | document, "pause_periods", 1, _MAX_COUNT),
-        probe_in_s=_number(_ABSENT | document, "probe_in_s", 0, _MAX_PERIOD_S),
-        probe_refusals=int(_number(_ABSENT | document, "probe_refusals", 0, _MAX_COUNT)),
-        probe_step=_number(_ABSENT | document, "probe_step", 0, _MAX_COUNT),
-        refused_period_s=_number(_ABSENT | document, "refused_period_s", 0, _MAX_PERIOD_S),
+        pause_periods=_number(_ABSENT | document, "pause_periods", 1, MAX_COUNT),
+        probe_in_s=_number(_ABSENT | document, "probe_in_s", 0, MAX_PERIOD_S),
+        probe_refusals=int(_number(_ABSENT | document, "probe_refusals", 0, MAX_COUNT)),
+        probe_step=_number(_ABSENT | document, "probe_step", 0, MAX_COUNT),
+        refused_period_s=_number(_ABSENT | document, "refused_period_s", 0, MAX_PERIOD_S),
         hints_are_exact=document.get("hints_are_exact") is True,
         latest_hint_s=_number(_ABSENT | document, "latest_hint_s", 0, MAX_HINT_S),
-        refusal_delay_s=_number(_ABSENT | document, "refusal_delay_s", 0, _MAX_PERIOD_S),
+        refusal_delay_s=_number(_ABSENT | document, "refusal_delay_s", 0, MAX_PERIOD_S),
         grants=_grants(document),
     )
 
@@ -154,7 +153,7 @@ def _grants(document: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
         if not isinstance(grant, list) or len(grant) != 2:
             raise ValueError("a grant of a scope is not an age and a cost")
         named = {"age": grant[0], "cost": grant[1]}
-        read.append((_number(named, "age", 0, _MAX_PERIOD_S), _number(named, "cost", 0, _MAX_COUNT)))
+        read.append((_number(named, "age", 0, MAX_PERIOD_S), _number(named, "cost", 0, MAX_COUNT)))
     return tuple(sorted(read, reverse=True))
 
 

@@ -35,6 +35,7 @@ def test_in_a_scope_in_pages_only_quotas_of_pages_count(unit: str, remaining: in
         ('"p" ; r=0 ; t=5', "", Advice(0, 5.0, None)),
         ("", '"p";q=100;w=60', Advice(None, 0.0, limit(100, 60.0))),
         ('"p";r=0', '"p";q=100;w=60', Advice(0, 60.0, limit(100, 60.0))),
+        ("", '"p";q=999999999999999;w=2678400', Advice(None, 0.0, limit(10**9, 2_678_400.0))),
         ('"a,;t=9";r=0;t=5;pk=:cHs=:', '"a,;t=9";q=5;w=1;qu="requests"', Advice(0, 5.0, limit(5, 1.0))),
         ('"a";r=3;t=1, "b";r=0;t=9', '"a";q=10;w=1, "b";q=99;w=3600', Advice(0, 9.0, limit(10, 1.0))),
         ('"a";r=0;t=1, "b";r=0;t=9', "", Advice(0, 9.0, None)),

@@ -18,6 +18,7 @@ from support.gate.gate_scene import GateScene
         ("  x 5 / 2 h ", "x", 5, 7200.0),
         ("x 1/day", "x", 1, 86400.0),
         ("x 3 requests/s", "x", 3, 1.0),
+        ("x 999999999/3660 days", "x", 999_999_999, 3660 * 86_400.0),
     ],
 )
 def test_a_limit_is_parsed_and_written(text: str, scope: str, count: int, period_s: float) -> None:
@@ -32,7 +33,18 @@ def test_a_limit_may_be_in_pages(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a 1 sheets/s", "", "account", "60/minute", "account 60", "account 0/s", "account 1/0s", "a 1/month"]
+    "text",
+    [
+        "a 1 sheets/s",
+        "",
+        "account",
+        "60/minute",
+        "account 60",
+        "account 0/s",
+        "account 1/0s",
+        "a 1/month",
+        "a 1/3661days",
+    ],
 )
 def test_a_bad_limit_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match=re.escape(repr(text))):

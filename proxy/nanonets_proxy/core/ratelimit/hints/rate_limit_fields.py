@@ -14,13 +14,13 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from nanonets_proxy.core.ratelimit.scopes.static_limits import REQUESTS, StaticLimit
+from nanonets_proxy.core.ratelimit.scopes.static_limits import MAX_COUNT, REQUESTS, StaticLimit
 
 ADVICE_FIELDS = frozenset({b"ratelimit", b"ratelimit-policy"})
 """The names of the fields, in lower case."""
 
 _MAX_FIELD_BYTES = 1024  # such fields are short
-_MAX_PERIOD_S = 31 * 86_400
+MAX_ANNOUNCED_S = 31 * 86_400
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[^",;]+|[,;"]')
 _NUMBER = re.compile(r"[0-9]{1,15}")
 
@@ -48,9 +48,9 @@ def read_advice(headers: Sequence[tuple[bytes, bytes]], scope: str, unit: str = 
             others.add(name)
             continue
         count, period_s = _number(fields, "q"), _number(fields, "w")
-        if count and period_s and period_s <= _MAX_PERIOD_S:
+        if count and period_s and period_s <= MAX_ANNOUNCED_S:
             windows_s[name] = period_s
-            limits.append((period_s, count))
+            limits.append((period_s, min(count, MAX_COUNT)))
     # Of several windows, the shortest counts: when a longer one is used up, `RateLimit` says so.
     limit = StaticLimit(scope, min(limits)[1], float(min(limits)[0]), unit) if limits else None
     quotas: list[tuple[int, int]] = []  # (remaining, -seconds)
@@ -58,7 +58,7 @@ def read_advice(headers: Sequence[tuple[bytes, bytes]], scope: str, unit: str = 
         remaining, lasts_s = _number(fields, "r"), _number(fields, "t")
         if lasts_s is None:
             lasts_s = windows_s.get(name, 0)
-        if remaining is not None and name not in others and 0 < lasts_s <= _MAX_PERIOD_S:
+        if remaining is not None and name not in others and 0 < lasts_s <= MAX_ANNOUNCED_S:
             quotas.append((remaining, -lasts_s))
     if not quotas:
         return None if limit is None else Advice(None, 0.0, limit)

@@ -9,6 +9,9 @@ _LIMIT = re.compile(
     r"\s*(?P<scope>\S+)\s+(?P<count>[0-9]{1,9})\s*(?P<unit>[a-z]+)?\s*/\s*(?P<size>[0-9]{1,9})?\s*(?P<period>[a-z]+)\s*"
 )
 REQUESTS, PAGES = "requests", "pages"
+MAX_COUNT = 10**9
+MAX_PERIOD_S = 3660 * 86_400.0
+"""Ten years. A limit with a larger count or a longer period limits nothing that this program could see."""
 _UNITS = {None: REQUESTS, "request": REQUESTS, "requests": REQUESTS, "page": PAGES, "pages": PAGES}
 _UNITS_S = {
     **dict.fromkeys(("s", "sec", "second", "seconds"), 1.0),
@@ -42,6 +45,8 @@ class StaticLimit:
         count, periods = int(match["count"]), int(match["size"] or 1)
         if not count or not periods:
             raise ValueError(f"{text!r}: count and period must be at least 1")
+        if periods * _UNITS_S[match["period"]] > MAX_PERIOD_S:
+            raise ValueError(f"{text!r}: the period must be at most {MAX_PERIOD_S / 86_400:.0f} days")
         return cls(match["scope"], count, periods * _UNITS_S[match["period"]], _UNITS[match["unit"]])
 
     def __str__(self) -> str:
