@@ -5,7 +5,8 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, BusError, Won
+from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, BusError, EpochVoid, Won
+from nanonets_proxy.admission.fleet.bus.scripts import MAX_AHEAD_MS
 from support.gate.replica_loop import ReplicaLoop
 
 
@@ -179,7 +180,11 @@ class MemoryBus:
         self.redis.campaigns += 1
         await self._ask()
         redis, now_s = self.redis, asyncio.get_running_loop().time()
-        if redis.leader(now_s) not in ("", self.name) and redis.lease_epoch >= epoch:
+        latest = int((now_s + redis.clock_off_s) * 1000) + MAX_AHEAD_MS
+        if epoch > latest:
+            await self._answer()
+            raise EpochVoid(f"epoch {epoch} is far ahead")
+        if redis.leader(now_s) not in ("", self.name) and epoch <= redis.lease_epoch <= latest:
             await self._answer()
             return None
         redis.holder, redis.lease_until_s = self.name, now_s + 1.0

@@ -71,16 +71,18 @@ class Beliefs:
 
     def told(self, now_s: float) -> tuple[int, float, Document]:
         """Returns epoch, age and document: a new leader may know less than this replica."""
-        return self.epoch, self.age_s(now_s), dump(map(_without_grants, self.snapshots), NAME, 0.0)
+        told = map(_without_grants, self.snapshots[:MAX_SCOPES])
+        return self.epoch, self.age_s(now_s), dump(told, NAME, 0.0)
 
-    def hear(self, told: tuple[int, float, object], now_s: float) -> None:
+    def hear(self, told: tuple[int, float, list[ScopeSnapshot]], now_s: float, before_epoch: int) -> None:
         """Notes what another replica tells, if it is newer, or if nothing is known here.
 
-        A replica that has just started knows nothing, which is never newer. Raises ValueError or TypeError if it is
-        malformed.
+        A replica that has just started knows nothing, which is never newer. No leader before the present one can
+        have had `before_epoch` or a later one, so such beliefs count as the oldest.
         """
-        epoch, age_s, document = told
-        snapshots, _ = load(document, NAME, 0.0)
+        epoch, age_s, snapshots = told
+        if epoch >= before_epoch:
+            epoch = 0
         if snapshots and (not self.snapshots or (epoch, -age_s) > (self.epoch, -self.age_s(now_s))):
             self.note(snapshots, age_s, now_s)
             self.epoch = epoch
@@ -99,7 +101,7 @@ class Beliefs:
     def note_leader_grants(self, grants: Any, now_s: float) -> None:
         """Notes what a leader has granted to itself, as (scope, age, cost)."""
         for scope, age_s, cost in grants:
-            self.leader_log.add(str(scope), now_s - float(age_s), float(cost), 0)
+            self.leader_log.add(scope, now_s - age_s, cost, 0)
 
     def note_refusal(self, scope: str, until_s: float) -> None:
         """Notes a 429 to a request of this replica: a leader that dies may have told nobody of it."""
@@ -119,10 +121,10 @@ class Beliefs:
     def note_beat(self, message: Message, epoch: int, now_s: float, *, is_of_known_leader: bool) -> None:
         """Notes what a beat tells."""
         if "beliefs" in message:
-            self.note_document(message["beliefs"], 0.0, now_s)
+            self.note(message["beliefs"], 0.0, now_s)
             self.epoch = epoch
-        for scope, ages in dict(message.get("use", {})).items():
-            self.use.note(str(scope), [(age_s, units) for age_s, units in ages], epoch, now_s)
+        for scope, ages in message.get("use", {}).items():
+            self.use.note(scope, ages, epoch, now_s)
         if is_of_known_leader:
             self._refused_until_s.clear()
 

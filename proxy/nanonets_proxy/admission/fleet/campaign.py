@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from nanonets_proxy.admission.fleet.bus.port import Bus, BusError, Won
+from nanonets_proxy.admission.fleet.bus.port import Bus, BusError, EpochVoid, Won
 from nanonets_proxy.admission.fleet.state import SILENT_TICKS
 from nanonets_proxy.admission.fleet.timers import Silence
 
@@ -28,12 +28,15 @@ class Campaign:
         jitter: Callable[[], float],
         on_won: Callable[[Won, float], bool],
         on_late: Callable[[Won], None],
+        on_void: Callable[[str], None],
     ) -> None:
+        """`on_void` gets the reason why Redis takes the largest known epoch for impossible."""
         self._bus = bus
         self._loop = loop
         self._jitter = jitter
         self._on_won = on_won
         self._on_late = on_late
+        self._on_void = on_void
         self._attempt: asyncio.Task[None] | None = None
         self._is_slow = False
         self._silence = Silence(loop, lambda: None if self._attempt is None else SILENT_TICKS, self._on_silence)
@@ -77,6 +80,8 @@ class Campaign:
             elif self._on_won(won, asked_at_s):
                 return
             await self._bus.resign(won.epoch)
+        except EpochVoid as error:
+            self._on_void(str(error))
         except BusError as error:  # the next attempt may find Redis well
             self.fault = str(error)
         finally:

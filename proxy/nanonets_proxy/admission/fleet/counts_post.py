@@ -15,6 +15,7 @@ from nanonets_proxy.core.access.shared_counts import Entry, SharedCounts
 from nanonets_proxy.core.usage.rollups import DAY_S
 
 _TELL_AFTER_S: Final = 0.05
+_MAX_ENTRIES: Final = 2000  # of a message: they take less than 200 KB, and a few milliseconds
 
 
 class CountsPost:
@@ -39,7 +40,7 @@ class CountsPost:
         self._tell()
 
     def hear(self, message: Message) -> bool:
-        """Returns whether a message has counts, and notes them. Raises ValueError, KeyError or TypeError."""
+        """Returns whether a message has counts, and notes them."""
         if message["t"] != "used":
             return False
         self.hear_counts(message["counts"])
@@ -57,8 +58,7 @@ class CountsPost:
 
     def tell_all(self, sender: str) -> None:
         """Tells a replica all counts. A new member gets them before the welcome."""
-        if entries := self.shared.everything():
-            self._send(sender, {"t": "used", "counts": entries})
+        self._send_counts(sender, self.shared.everything())
 
     def stop(self) -> None:
         """Tells what has changed, for the last time."""
@@ -72,8 +72,11 @@ class CountsPost:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if entries := self.shared.tell(_today()):
-            self._send(EVERYBODY, {"t": "used", "counts": entries})
+        self._send_counts(EVERYBODY, self.shared.tell(_today()))
+
+    def _send_counts(self, to: str, entries: list[Entry]) -> None:
+        for at in range(0, len(entries), _MAX_ENTRIES):
+            self._send(to, {"t": "used", "counts": entries[at : at + _MAX_ENTRIES]})
 
 
 def _today() -> int:

@@ -3,7 +3,7 @@
 A member is known from its hello until its goodbye, until a message to it reaches nobody, or until it was silent for
 `MEMBER_EXPIRES_S`. Its claims end
 with it: a granted one as FAILED, since the upstream may have counted the request. The answer to a message of an
-unknown member is `who`, and the member says hello again.
+unknown member is `who`, and the member says hello again. All messages have the form of `bus/messages.py`.
 
 Each message has `sent_at_s`, when it was sent by the clock of this leader. An outcome counts from then, and not
 from its arrival: Redis or this leader may have been slow. Likewise, a request counts from when it was `sent`.
@@ -24,19 +24,27 @@ from collections.abc import Callable
 from typing import Final
 
 from nanonets_proxy.admission.fleet.beliefs import Grant
+from nanonets_proxy.admission.fleet.bus.messages import MAX_REPLICAS
 from nanonets_proxy.admission.fleet.homes.claim import Claim
 from nanonets_proxy.admission.fleet.homes.local_home import LocalHome
 from nanonets_proxy.admission.fleet.homes.remote_home import Message
+from nanonets_proxy.admission.waiting_room import rejection_error
 from nanonets_proxy.core.ratelimit.adaptive.other_gates import merge
 from nanonets_proxy.core.ratelimit.hints.rate_limit_fields import Advice
-from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit
-from nanonets_proxy.core.ratelimit.tickets import Outcome
+from nanonets_proxy.core.ratelimit.scopes.static_limits import MAX_PERIOD_S, StaticLimit
+from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason
 from nanonets_proxy.errors import LargerThanLimit, ProxyError
 
 MEMBER_EXPIRES_S: Final = 1.5
 _GRANT_LOST_S: Final = 0.4
 """A grant has arrived by then, or never will."""
 _MAX_ENDED: Final = 1000
+_MAX_LOGS: Final = 2 * MAX_REPLICAS
+_MOST_HELD_S: Final = 3600.0
+"""An older permit counts as of this age: from the age, the gate learns how late a 429 may come."""
+_MOST_CLOSED_S: Final = 3600.0
+"""No closure that a member knows lasts for longer, or costs more than one 429 an hour."""
+_RETRY_S: Final = 1.0
 
 
 class PeerClaim(Claim):
@@ -65,7 +73,8 @@ class PeerClaim(Claim):
     def rejected(self, error: ProxyError) -> None:
         self.member.claims.pop(self.number, None)
         reason = "larger_than_limit" if isinstance(error, LargerThanLimit) else error.details.get("reason")
-        message: Message = {"t": "refuse", "n": self.number, "reason": reason, "retry": error.retry_after_s or 0.0}
+        retry_s = min(error.retry_after_s or 0.0, MAX_PERIOD_S)
+        message: Message = {"t": "refuse", "n": self.number, "reason": reason, "retry": retry_s}
         if "position" in error.details:
             message["position"] = error.details["position"]
         self.member.answer(message)
@@ -81,6 +90,10 @@ class Member:
         self.heard_at_s = now_s
         self.claims: dict[int, PeerClaim] = {}
         self.ended: dict[int, PeerClaim] = {}
+
+    def has_waiting(self, most: float) -> bool:
+        """Returns whether so many of its requests wait."""
+        return len(self.claims) >= most and sum(not claim.is_granted for claim in self.claims.values()) >= most
 
 
 class Host:
@@ -100,38 +113,46 @@ class Host:
         self._logged: dict[str, int] = {}  # the largest number of a grant in the log of each replica
         self.on_members: Callable[[], None] = lambda: None
         """Called when there are more or fewer members."""
+        self.most_waiting: float = math.inf
+        """How many requests of one member may wait, so that a defective one leaves room to the others."""
 
     def hello(self, message: Message, now_s: float) -> None:
-        """Takes a member in, with its claims in flight and its log. Raises errors as `handle` does."""
-        name, sent_at_s = str(message["from"]), message["sent_at_s"]
+        """Takes a member in, with its claims in flight and its log. Raises ValueError if there are too many."""
+        name, sent_at_s = message["from"], message["sent_at_s"]
+        if name not in self.members and len(self.members) >= MAX_REPLICAS - 1:
+            raise ValueError(f"a fleet has at most {MAX_REPLICAS} replicas")
         old = self.members.pop(name, None)
-        member = Member(name, _count(message["places"]), lambda reply: self._answer(name, reply), now_s)
+        member = Member(name, message["places"], lambda reply: self._answer(name, reply), now_s)
         claims = {} if old is None else old.claims
         granted = {claim.number for claim in claims.values() if claim.is_granted}
         counted = {number for number, claim in message["logged"] if claim in granted}
-        logged = self._logged.get(name, 0)
-        for scope, (ages, opens_in_s) in dict(message["scopes"]).items():
-            new = [(age, cost) for age, cost, number in ages if number > logged and number not in counted]
-            grants = [(sent_at_s - _span(age), _cost(cost)) for age, cost in new]
-            self._logged[name] = max(self._logged.get(name, 0), *(number for _, _, number in ages), 0)
-            opens_at_s = sent_at_s + _span(opens_in_s) if opens_in_s else -math.inf
-            merge(self.home.gate.limit_to_tell(str(scope), now_s), grants, opens_at_s)
+        known_number = largest = self._logged.pop(name, 0)
+        for scope, (ages, opens_in_s) in message["scopes"].items():
+            new = [(age_s, cost) for age_s, cost, number in ages if number > known_number and number not in counted]
+            grants = [(sent_at_s - age_s, cost) for age_s, cost in new]
+            largest = max(largest, *(number for _, _, number in ages), 0)
+            opens_at_s = sent_at_s + min(opens_in_s, _MOST_CLOSED_S) if opens_in_s else -math.inf
+            merge(self.home.gate.limit_to_tell(scope, now_s), grants, opens_at_s)
+        self._logged[name] = largest
+        if len(self._logged) > _MAX_LOGS:
+            del self._logged[next(iter(self._logged))]
         for number in message["refused"]:
-            if (ended := claims.pop(int(number), None)) is not None and ended.is_granted:
+            if (ended := claims.pop(number, None)) is not None and ended.is_granted:
                 self.home.settle(ended, Outcome.UNUSED, None, quota_used_up=False)
         for number, scope, lane, wait_s, cost, age_s, is_counted in message["held"]:
-            known = claims.get(int(number))
+            age_s = min(age_s, _MOST_HELD_S)
+            known = claims.get(number)
             if known is not None and known.is_granted:
                 del claims[known.number]
                 if is_counted:  # this leader granted it
                     member.claims[known.number], known.member = known, member
-                    self.home.sent(known, sent_at_s - _span(age_s))
+                    self.home.sent(known, sent_at_s - age_s)
                     continue
                 # Meanwhile, the replica granted it itself, or it was told before. Then it counts from this hello.
                 self.home.settle(known, Outcome.UNUSED, None, quota_used_up=False)
-            claim = PeerClaim(int(number), member, str(scope), str(lane), now_s + float(wait_s), _cost(cost))
-            claim.is_granted, claim.granted_at_s = True, sent_at_s - _span(age_s)
-            self.home.adopt(claim, now_s, is_counted=bool(is_counted))
+            claim = PeerClaim(number, member, scope, lane, now_s + wait_s, cost)
+            claim.is_granted, claim.granted_at_s = True, sent_at_s - age_s
+            self.home.adopt(claim, now_s, is_counted=is_counted)
             member.claims[claim.number] = claim
         if old is not None:
             self._end_all(old)
@@ -140,8 +161,8 @@ class Host:
         self._answer(name, {"t": "welcome", "log": self._own_log()})
 
     def handle(self, message: Message, now_s: float) -> None:
-        """Acts on a message of a member. Raises ValueError, KeyError or TypeError if it is malformed."""
-        name, what = str(message["from"]), message["t"]
+        """Acts on a message of a member."""
+        name, what = message["from"], message["t"]
         member = self.members.get(name)
         if member is None:
             if what != "bye":
@@ -155,7 +176,7 @@ class Host:
         elif what == "alive":
             self._compare(member, message)
         else:
-            number = int(message["n"])
+            number = message["n"]
             claim = member.claims.get(number)
             if claim is None and what == "cost":
                 claim = member.ended.get(number)
@@ -163,18 +184,17 @@ class Host:
                 self._change(member, claim, what, message)
 
     def _compare(self, member: Member, message: Message) -> None:
-        waits, held = [int(n) for n in message["waits"]], [int(n) for n in message["held"]]
-        paused = {int(n) for n in message["paused"]}
-        if (places := _count(message["places"])) != member.places:  # a reload has changed them
-            member.places = places
+        held, paused = message["held"], set(message["paused"])
+        if message["places"] != member.places:  # a reload has changed them
+            member.places = message["places"]
             self.on_members()
-        for number in waits:
+        for number in message["waits"]:
             claim = member.claims.get(number)
             if claim is None:
                 member.answer({"t": "lost", "n": number})
             elif claim.is_granted and claim.granted_at_s + _GRANT_LOST_S < message["sent_at_s"]:
                 member.answer(claim.grant() | {"again": True})
-        for number in member.claims.keys() - {*waits, *held}:
+        for number in member.claims.keys() - {*message["waits"], *held}:
             self._end(member.claims.pop(number))
         for number, claim in member.claims.items():
             if number in paused:
@@ -183,16 +203,18 @@ class Host:
                 self.home.resume(claim)
 
     def _ask(self, member: Member, message: Message, now_s: float) -> None:
-        number = int(message["n"])
+        number, cost = message["n"], message["cost"]
         claim = member.claims.get(number)
         if claim is not None:  # asked again: an answer was lost
             member.answer(claim.grant() | {"again": True} if claim.is_granted else {"t": "wait", "n": number})
             return
-        cost, deadline_s = _cost(message["cost"]), now_s + float(message["wait"])
         claim = member.ended.pop(number, None)
         if claim is None:
-            claim = PeerClaim(number, member, str(message["scope"]), str(message["lane"]), deadline_s, cost)
-            claim.kind, claim.urgency = str(message["kind"]), int(message["urgency"])
+            claim = PeerClaim(number, member, message["scope"], message["lane"], now_s + message["wait"], cost)
+            claim.kind, claim.urgency = message["kind"], message["urgency"]
+            if member.has_waiting(self.most_waiting):
+                claim.rejected(rejection_error(Reason.QUEUE_FULL, _RETRY_S, cost))
+                return
         claim.is_granted, claim.cost = False, cost
         member.claims[number] = claim
         self.home.enter(claim, now_s)
@@ -209,8 +231,7 @@ class Host:
             member.ended[claim.number] = claim
             if len(member.ended) > _MAX_ENDED:
                 del member.ended[next(iter(member.ended))]
-            quota = bool(message.get("quota"))
-            hint_s, ended_at_s = None if hint_s is None else float(hint_s), message["sent_at_s"]
+            quota, ended_at_s = message.get("quota", False), message["sent_at_s"]
             self.home.settle(claim, outcome, hint_s, quota_used_up=quota, ended_at_s=ended_at_s)
         elif what == "leave":
             del member.claims[claim.number]
@@ -220,13 +241,11 @@ class Host:
         elif what == "unanswered":
             self.home.reported(claim)
         elif what == "cost":
-            self.home.correct_cost(claim, _cost(message["cost"]))
+            self.home.correct_cost(claim, message["cost"])
         elif what == "advice":
             remaining, resets_in_s, named = message["advice"]
-            limit = None if named is None else StaticLimit(claim.scope, _count(named[0]), _span(named[1]), named[2])
-            self.home.note_advice(claim, Advice(remaining, _span(resets_in_s), limit))
-        else:
-            raise ValueError(f"unknown message {what!r}")
+            limit = None if named is None else StaticLimit(claim.scope, *named)
+            self.home.note_advice(claim, Advice(remaining, resets_in_s, limit))
 
     def forget(self, name: str) -> None:
         """Ends the claims of a member. Ignores an unknown one."""
@@ -262,21 +281,3 @@ class Host:
 
 def _ignore(message: Message) -> None:
     pass
-
-
-def _cost(value: object) -> float:
-    if isinstance(value, int | float) and 1 <= value <= 1e6:
-        return value
-    raise ValueError(f"{value!r} is no cost")
-
-
-def _span(value: object) -> float:
-    if isinstance(value, int | float) and 0 <= value <= 1e8:
-        return value
-    raise ValueError(f"{value!r} is no length of time")
-
-
-def _count(value: object) -> int:
-    if isinstance(value, int) and 0 < value <= 10**9:
-        return value
-    raise ValueError(f"{value!r} is no count")

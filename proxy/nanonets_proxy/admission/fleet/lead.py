@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from nanonets_proxy.admission.fleet.beliefs import Beliefs, Grant, OwnGrants, ToTell
+from nanonets_proxy.admission.fleet.bus.messages import MAX_REPLICAS
 from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, Bus, BusError, Won
 from nanonets_proxy.admission.fleet.bus.post import seal
 from nanonets_proxy.admission.fleet.host import Host
@@ -108,7 +109,11 @@ class Lead:
 
     def _on_all_said(self) -> None:
         self._timer.cancel()
-        self.on_ready()
+        try:
+            self.on_ready()
+        except Exception:
+            self.on_end("a defect kept this replica from its lead")  # half a leader would keep others from leading
+            raise
 
     def open(self, home: "LocalHome", policy: GatePolicy, send: "Callable[[str, Message], None]") -> None:
         """Begins to decide, for the members that said hello so far."""
@@ -128,6 +133,7 @@ class Lead:
         if self.host is None or self._to_tell is None:
             return
         self._count(len(self.host.members))
+        self.host.most_waiting = policy.max_waiting
         self._to_tell.repeat()
         self.host.on_members = lambda: self.use(policy)
         places = self.host.places + policy.max_in_flight
@@ -140,17 +146,19 @@ class Lead:
             self.replicas, self._most_replicas_at_s = count, now_s
 
     def on_message(self, what: str, message: "Message", now_s: float) -> None:
-        """Acts on a message of a member. Raises ValueError, KeyError or TypeError if it is malformed."""
+        """Acts on a message of a member. Raises ValueError if there are more replicas than a fleet can have."""
+        if self.host is None and len(self._here.keys() | self._hellos.keys() | {message["from"]}) >= MAX_REPLICAS:
+            raise ValueError(f"a fleet has at most {MAX_REPLICAS} replicas")
         if what == "here" and self.gathers:
             self._here[message["from"]] = now_s
             if len(self._here) >= self.replicas - 1:
                 self._collect()
-        elif what == "hello" and self.host is None:
-            self._hellos[message["from"]] = message
-            if not self.gathers and self._here.keys() <= self._hellos.keys():
-                self._on_all_said()
         elif what == "hello" and self.host is not None:
             self.host.hello(message, now_s)
+        elif what == "hello" and not self.gathers:
+            self._hellos[message["from"]] = message
+            if self._here.keys() <= self._hellos.keys():
+                self._on_all_said()
         elif what in _OF_MEMBERS and self.host is not None:
             self.host.handle(message, now_s)
 

@@ -46,11 +46,15 @@ class Position:
         """The name of the latest leader; empty: it has resigned, or none was heard."""
         self.epoch = 0
         """The largest epoch that this replica has heard of."""
+        self.epoch_of = ""
+        """The replica that it has heard it from."""
+        self.on_void_epoch: Callable[[str, str], None] = lambda *_: None
+        """Called with that replica and the reason when no leader can have had this epoch."""
         self.silence = Silence(
             loop, lambda: most_ticks(self.lead, self.remote, is_sending=bus.is_sending), self.go_alone
         )
         self.beater = Beater(loop, beat)
-        self.campaign = Campaign(bus, loop, make.jitter, self._collect, self._note_late)
+        self.campaign = Campaign(bus, loop, make.jitter, self._collect, self._note_late, self._forget_epoch)
         self.post = Post(name, bus, loop, lambda: self.epoch)
         self.counts = CountsPost(SharedCounts(name, names.lane), self.post.send, loop)
         self.stopped = False
@@ -160,6 +164,7 @@ class Position:
         """Says hello to a leader; empty: waits for one. Until its welcome, nobody grants anything here."""
         self._leave_lead()
         self.leader, self.epoch = leader, epoch
+        self.epoch_of = leader or self.epoch_of
         hello = self.hello(epoch)
         self.remote = RemoteHome(epoch, lambda message: self.post.send(leader, message), self._loop)
         self.state = State.JOINING
@@ -183,7 +188,7 @@ class Position:
             self.remote = None
         self.state = State.COLLECTING
         self.silence.restart()
-        self.epoch, self.leader = won.epoch, self.name
+        self.epoch, self.leader, self.epoch_of = won.epoch, self.name, self.name
         beliefs, counts = self.beliefs, self.counts.shared
         self.lead = Lead(self.name, won, self.own.replicas, asked_at_s, self._bus, beliefs, counts, self._loop)
         self.lead.on_end, self.lead.on_renewed = self.go_alone, self._on_renewed
@@ -194,6 +199,12 @@ class Position:
         self.share_with(self.own.replicas, won.others)
         self.rush_beat()
         return True
+
+    def _forget_epoch(self, reason: str) -> None:
+        """Forgets an epoch that no leader can have had. Otherwise, this replica would ignore all true leaders."""
+        self.on_void_epoch(self.epoch_of, reason)
+        if self.seeks_lease:
+            self.epoch = 0
 
     def _note_late(self, won: Won) -> None:
         """Notes what the last leader kept. The lease came too late to lead with it."""

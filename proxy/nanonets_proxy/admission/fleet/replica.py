@@ -23,6 +23,7 @@ from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 
 _ALIVE_EACH_S: Final = 0.5
 _PRUNE_EACH_S: Final = 60.0
+_ANSWERS: Final = frozenset({"grant", "wait", "refuse", "lost"})
 
 
 class Replica:
@@ -37,6 +38,7 @@ class Replica:
         self._loop = make.loop
         self._arrivals = Arrivals()
         self._inbox = Inbox(self._on_message, make.loop)
+        at.on_void_epoch = self._inbox.note_invalid
         self._beat_heard_at_s = -math.inf
         self._seems_silent = False
         self._alive_at_s = -math.inf
@@ -50,7 +52,7 @@ class Replica:
 
     async def start(self, patience_s: float) -> None:
         """Connects, and waits up to `patience_s` until a leader decides, or another version is here."""
-        self._bus.start(self._on_data, self.position.go_alone, self._on_unheard)
+        self._bus.start(self._inbox.deliver, self.position.go_alone, self._on_unheard)
         self.position.beater.start()
         await wait_at_most(self.position.met, patience_s)
 
@@ -145,14 +147,11 @@ class Replica:
         elif name == self.position.leader and self.position.remote is not None:
             self.position.go_alone("the leader is gone")
 
-    def _on_data(self, data: bytes) -> None:
-        if self.position.stopped:
-            return
-        self.room.may_decide(self._loop.time())
-        self._inbox.deliver(data)
-
     def _on_message(self, sender: str, epoch: int, told_s: float, message: Message) -> None:
         position, what, now_s = self.position, message["t"], self._loop.time()
+        if position.stopped:
+            return
+        self.room.may_decide(now_s)
         sent_at_s = message["sent_at_s"] = self._arrivals.sent_at_s(sender, told_s, now_s)
         if what == "beat":
             self._on_beat(sender, epoch, message, now_s)
@@ -164,7 +163,7 @@ class Replica:
             if position.lead.is_new(what, sender):
                 self.counts.tell_all(sender)
             if what == "hello" and position.state is State.COLLECTING:
-                self.beliefs.hear(message["beliefs"], sent_at_s)
+                self.beliefs.hear(message["beliefs"], sent_at_s, epoch)
             position.lead.on_message(what, message | {"from": sender}, now_s)
         elif position.remote is not None and sender == position.leader:
             if what != "granted":  # which answers nothing
@@ -175,7 +174,7 @@ class Replica:
                 position.join(position.leader, position.epoch)
             elif what == "granted":
                 self.beliefs.note_leader_grants(message["log"], sent_at_s)
-            elif position.remote.joined:
+            elif what in _ANSWERS and position.remote.joined:
                 position.remote.answer(message)
 
     def _on_beat(self, sender: str, epoch: int, message: Message, now_s: float) -> None:
@@ -189,13 +188,13 @@ class Replica:
         if message.get("gathers"):
             if not position.seeks_lease:
                 position.go_alone(OTHER_VERSION if "others" in message else "another replica begins to lead")
-            position.epoch = epoch
+            position.epoch, position.epoch_of = epoch, sender
             position.post.send(sender, {"t": "here"})
             if "others" in message:
                 self._on_other_version(message, now_s)
             return
         self._beat_heard_at_s, self._seems_silent, self.own.others = now_s, False, 0
-        self.own.replicas = max(2, int(message["replicas"]))  # the leader, and this replica
+        self.own.replicas = max(2, message["replicas"])  # the leader, and this replica
         follows = position.follows(sender, epoch)
         self.beliefs.note_beat(message, epoch, message["sent_at_s"], is_of_known_leader=follows)
         if not follows:
@@ -206,8 +205,8 @@ class Replica:
             self.position.go_alone(OTHER_VERSION)
         self._beat_heard_at_s = now_s
         if not self.beliefs.snapshots:
-            self.beliefs.hear(message["told"], now_s)
-        self.position.share_with(int(message["replicas"]), int(message["others"]))
+            self.beliefs.hear(message["told"], now_s, self.position.epoch)
+        self.position.share_with(message["replicas"], message["others"])
 
     def _on_resign(self, sender: str, epoch: int, message: Message) -> None:
         if sender == self.position.leader and sender != self.position.name:

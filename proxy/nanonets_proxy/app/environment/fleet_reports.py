@@ -92,7 +92,8 @@ class FleetReports:
             self._report(may_log=True)
             return
         role = "leader" if replica.state is State.LEADING else "follower"
-        self._log.info("fleet_joined", role=role, replica=replica.position.name, replicas=replica.replicas)
+        names = {"replica": replica.position.name, "leader": replica.position.leader}
+        self._log.info("fleet_joined", role=role, **names, replicas=replica.replicas)
         self._on_told()
 
     def _report(self, *, may_log: bool) -> None:
@@ -105,6 +106,7 @@ class FleetReports:
             log_always=may_log,
             address=self._address,
             reason=self._reason,
+            leader=self._replica.position.leader or None,
             replicas=self._replica.replicas,
             others=self._replica.own.others,
         )

@@ -174,7 +174,8 @@ def test_a_campaign_begins_no_attempt_while_it_returns_a_lease() -> None:
                 await asyncio.sleep(0.1)
                 returned.append(epoch)
 
-        campaign = Campaign(Slow(), loop, lambda: 0.0, lambda _won, _at_s: False, lambda _won: None)
+        ignore = (lambda _won: None, lambda _reason: None)
+        campaign = Campaign(Slow(), loop, lambda: 0.0, lambda _won, _at_s: False, *ignore)
         campaign.run(1)
         await asyncio.sleep(0.05)
         campaign.run(2)

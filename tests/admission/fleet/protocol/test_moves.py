@@ -51,7 +51,7 @@ def test_a_request_that_is_refused_just_before_a_move_leaves_nothing_at_the_next
         await asyncio.sleep(0.1)
         (waiting,) = follower.position.remote.waiting() if follower.position.remote else ()
         refuse = {"t": "refuse", "n": waiting, "reason": "deadline_passed", "retry": 1.0}
-        follower._on_data(seal(leader.name, leader.epoch, scene.processes[scene.leader].time(), [refuse]))
+        follower._inbox.deliver(seal(leader.name, leader.epoch, scene.processes[scene.leader].time(), [refuse]))
         scene.buses[number].is_cut = True
         scene.buses[number].lose("connection lost")
         assert follower.state is State.ALONE

@@ -26,6 +26,15 @@ def test_grants_older_than_the_period_are_not_told() -> None:
     assert log.ages(KEPT_S + 1, 1, {}) == {"a": [(KEPT_S - 4, 1, 2)]}
 
 
+def test_of_very_many_grants_the_latest_are_told() -> None:
+    log = GrantLog()
+    for scope in range(20):
+        for _ in range(1200):
+            log.add(str(scope), 1.0, 1, 0)
+    ages = log.ages(2.0, 1, {})
+    assert {scope: len(of_scope) for scope, of_scope in ages.items()} == {str(n): 1000 for n in range(10, 20)}
+
+
 def test_the_scopes_that_were_unused_for_the_longest_time_are_forgotten() -> None:
     log = GrantLog()
     for number in range(grant_log.MAX_SCOPES):

@@ -87,3 +87,15 @@ def test_the_leader_has_the_places_and_the_queue_of_all() -> None:
     policy = leader_policy(POLICY, 30, 3)
     assert (policy.max_in_flight, policy.max_waiting) == (30, 300)
     assert policy.static_limits.rows == (StaticLimit("0.*", 60, 60.0),)
+
+
+def test_the_share_of_a_scope_is_the_limit_of_that_scope_alone() -> None:
+    """Scopes beyond the most that a gate keeps share one, whose name has a *."""
+    for name in ("0.* (others)", "*", "[a-z]?"):
+        belief = ScopeSnapshot(name, 40, 4.0, 40, None, 0, 0.0, 0.0)
+        limits = share_policy(GatePolicy(10, 100), [belief], 2).static_limits
+        found = limits.of(name)
+        assert found is not None
+        assert found.count == 20
+        assert limits.of("0.x (others)") is None
+        assert limits.of("ab") is None

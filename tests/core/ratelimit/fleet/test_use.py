@@ -69,9 +69,3 @@ def test_the_scope_that_was_told_first_is_forgotten() -> None:
     use.note("x", [], 8, 101.0)
     assert "2" not in use
     assert use.part("1", [], 1, 0.0) == [(100.0, 3)]
-
-
-@pytest.mark.parametrize("ages", [[(-1.0, 1)], [(1.0, -1)], [(1.0, math.inf)], [(math.nan, 1)], [("1", 1)]])
-def test_what_is_no_age_or_no_number_of_units_is_an_error(ages: list[Grant]) -> None:
-    with pytest.raises(ValueError, match="is no age and no number of units"):
-        FleetUse().note("a", ages, 7, 100.0)

@@ -28,6 +28,10 @@ class BusError(Exception):
     """Redis did not do what was asked: it is away, read-only, out of memory, or refuses the command."""
 
 
+class EpochVoid(BusError):
+    """No leader can have had the largest known epoch: it is far ahead of the clock of Redis."""
+
+
 class CoordinationUnusable(Exception):
     """The settings of the coordination cannot work. The message is one sentence without secrets."""
 
@@ -62,7 +66,10 @@ class Bus(Protocol):
         """Sends a message to a replica, or to `EVERYBODY`, this replica included. Never waits."""
 
     async def campaign(self, epoch: int) -> Won | None:
-        """Takes the lease if nobody holds it; the new epoch is above `epoch`. None: it is held. Raises BusError."""
+        """Takes the lease if nobody holds it; the new epoch is above `epoch`. None: it is held.
+
+        Raises EpochVoid, or another BusError.
+        """
 
     async def renew(self, epoch: int, replicas: int, beat: bytes, keep: bytes | None) -> int | None:
         """Renews the lease of a fleet with this number of replicas, and tells `beat` to everybody.

@@ -1,23 +1,30 @@
 """Sends the messages of one turn of the event loop together, and reads envelopes.
 
 An envelope is JSON: `{"from": REPLICA, "epoch": NUMBER, "at": SECONDS, "is": [MESSAGE, …]}`. `at` is when it was
-sent, by the sender's clock. Each message is an object; `t` names its kind. docs/fleet.md lists them.
+sent, by the sender's clock. Each message is an object; `t` names its kind. docs/fleet.md lists them, and
+`messages.py` has their form.
 """
 
 import asyncio
-import math
+import re
+from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
 import orjson
 import structlog
 
+from nanonets_proxy.admission.fleet.bus.messages import is_between, is_name, is_number, read
 from nanonets_proxy.admission.fleet.bus.once_a_minute import OnceAMinute
-from nanonets_proxy.admission.fleet.bus.port import Bus
+from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, Bus
 from nanonets_proxy.admission.fleet.homes.remote_home import Message
 
-_MAX_NAME: Final = 64
-_EPOCHS: Final = 2**53  # the scripts in Redis count in floats
+MAX_BYTES: Final = 4 << 20
+"""Of an envelope: the hello of a replica with 16,384 permits in use takes about 2 MB."""
+_MAX_WAITING_BYTES: Final = 32 << 20  # as Redis keeps for a subscriber (client-output-buffer-limit)
+_TURN_S: Final = 0.005
+_SENDER: Final = re.compile(rb'\{"from":"([!#-~]{1,64})"')
+_is_instant = is_between(-1e12, 1e12)
 
 
 class Envelope(NamedTuple):
@@ -38,21 +45,23 @@ def seal(sender: str, epoch: int, at_s: float, messages: list[Message]) -> bytes
 def unseal(data: bytes) -> Envelope:
     """Returns the messages. Raises ValueError, KeyError or TypeError if the data is no envelope."""
     document = orjson.loads(data)
-    messages = document["is"]
+    sender, epoch, at_s, messages = document["from"], document["epoch"], document["at"], document["is"]
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise ValueError("an envelope without messages")
-    at_s, sender, epoch = float(document["at"]), str(document["from"]), int(document["epoch"])
-    if not math.isfinite(at_s):
-        raise ValueError(f"{at_s!r} is no instant")
-    if not 0 <= epoch < _EPOCHS:
+    if not _is_instant(at_s):
+        raise ValueError("an envelope without an instant")
+    if not is_number(epoch):
         raise ValueError("no epoch of Redis")
-    if len(sender) > _MAX_NAME:
-        raise ValueError("a sender with a long name")
+    if not is_name(sender) or sender == EVERYBODY:
+        raise ValueError("a sender with a long name, or with none")
     return Envelope(sender, epoch, at_s, messages)
 
 
 class Inbox:
     """Reads envelopes, and passes their messages on.
+
+    A long envelope, or many of them, may take more than a turn of the event loop should. The rest waits for the
+    next turn, in order. If more waits than Redis itself would keep, further envelopes are dropped.
 
     Of malformed messages, it logs one a minute at most: a defective replica may send them all the time.
     """
@@ -62,20 +71,55 @@ class Inbox:
     ) -> None:
         """`on_message` gets the first three fields of the envelope and each message."""
         self._on_message = on_message
+        self._loop = loop
+        self._waiting: deque[bytes] = deque()
+        self._waiting_bytes = 0
+        self._opened = Envelope("", 0, 0.0, [])  # its messages are in `_rest`
+        self._rest: deque[Message] = deque()
+        self._is_busy = False
         self._invalid = OnceAMinute(loop)
 
     def deliver(self, data: bytes) -> None:
         """Passes the messages of an envelope on, up to a malformed one."""
-        sender = ""
-        try:
-            envelope = unseal(data)
-            sender = envelope.sender
-            for message in envelope.messages:
-                self._on_message(sender, envelope.epoch, envelope.at_s, message)
-        except (ValueError, KeyError, TypeError) as error:
-            self._note_invalid(sender, f"{type(error).__name__}: {error}"[:200])
+        if len(data) > MAX_BYTES or self._waiting_bytes + len(data) > _MAX_WAITING_BYTES:
+            found = _SENDER.match(data)
+            self.note_invalid(found[1].decode() if found else "", f"{len(data)} bytes are too many")
+            return
+        self._waiting.append(data)
+        self._waiting_bytes += len(data)
+        if not self._is_busy:
+            self._is_busy = True
+            self._work()
 
-    def _note_invalid(self, sender: str, reason: str) -> None:
+    def _work(self) -> None:
+        until_s = self._loop.time() + _TURN_S
+        while self._rest or self._waiting:
+            if self._loop.time() > until_s:
+                self._loop.call_soon(self._work)
+                return
+            try:
+                self._take_next()
+            except Exception as error:  # noqa: BLE001 - no message of another replica may end the subscription
+                self._rest.clear()
+                self.note_invalid(self._opened.sender, f"{type(error).__name__}: {error}"[:200])
+        self._is_busy = False
+
+    def _take_next(self) -> None:
+        """Opens the next envelope, or acts on the next message of the one that is open."""
+        if self._rest:
+            message, opened = self._rest.popleft(), self._opened
+            if left_out := read(message):
+                self.note_invalid(opened.sender, left_out[:200])
+            self._on_message(opened.sender, opened.epoch, opened.at_s, message)
+            return
+        data = self._waiting.popleft()
+        self._waiting_bytes -= len(data)
+        self._opened = Envelope("", 0, 0.0, [])  # while the sender is unknown
+        self._opened = unseal(data)
+        self._rest.extend(self._opened.messages)
+
+    def note_invalid(self, sender: str, reason: str) -> None:
+        """Logs a message that is malformed, or that cannot be true."""
         if times := self._invalid.count():
             log = structlog.get_logger()
             log.warning("fleet_message_invalid", sender=sender or None, reason=reason, times=times)
@@ -101,4 +145,13 @@ class Post:
         """Sends now what waits."""
         waiting, self._waiting = self._waiting, {}
         for to, messages in sorted(waiting.items()):  # EVERYBODY is first: a welcome has what all know
-            self._bus.send(to, seal(self._name, self._epoch(), self._loop.time(), messages))
+            self._send(to, messages)
+
+    def _send(self, to: str, messages: list[Message]) -> None:
+        data = seal(self._name, self._epoch(), self._loop.time(), messages)
+        if len(data) > MAX_BYTES and len(messages) > 1:
+            middle = len(messages) // 2
+            self._send(to, messages[:middle])
+            self._send(to, messages[middle:])
+        else:
+            self._bus.send(to, data)

@@ -22,7 +22,7 @@ import structlog
 
 from nanonets_proxy.admission.fleet.bus.client import TIMEOUT_S, find_server, make_client, words
 from nanonets_proxy.admission.fleet.bus.once_a_minute import OnceAMinute
-from nanonets_proxy.admission.fleet.bus.port import BusError, Won
+from nanonets_proxy.admission.fleet.bus.port import BusError, EpochVoid, Won
 from nanonets_proxy.admission.fleet.bus.publisher import Publisher
 from nanonets_proxy.admission.fleet.bus.scripts import CAMPAIGN, RENEW, RESIGN, keys
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
@@ -171,6 +171,8 @@ class RedisBus:
         result = await self._run(CAMPAIGN, self._keys, self._name, epoch, _LEASE_MS, self._policy.protocol)
         if not result:
             return None
+        if len(result) == 1:
+            raise EpochVoid(f"epoch {epoch} is far ahead of the clock of Redis, {int(result[0])} ms")
         return Won(int(result[0]), result[1], int(result[2]) / 1000, int(result[3]))
 
     async def renew(self, epoch: int, replicas: int, beat: bytes, keep: bytes | None) -> int | None:

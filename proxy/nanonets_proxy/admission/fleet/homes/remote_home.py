@@ -133,7 +133,7 @@ class RemoteHome:
     # --- the leader's answers -----------------------------------------------------------------------
 
     def answer(self, message: Message) -> None:
-        """Acts on the leader's answer to a claim. Raises ValueError, KeyError or TypeError if it is malformed."""
+        """Acts on the leader's answer to a claim."""
         number, what = message["n"], message["t"]
         self.asked.discard(number)
         if what == "wait":
@@ -157,14 +157,14 @@ class RemoteHome:
             if late_s > _STALE_S:
                 self.enter(claim, now_s)
                 return
-            claim.report_in_s = None if (report_in_s := message.get("report_in")) is None else float(report_in_s)
+            claim.report_in_s = message.get("report_in")
             claim.granted(now_s)
             self._report_later(claim)
             if claim.is_granted and (late_s > _LATE_S or message.get("again")):
                 self._send({"t": "sent", "n": number})
         else:
             reason, position = Reason(message["reason"]), message.get("position")
-            claim.rejected(rejection_error(reason, float(message["retry"]), claim.cost, position))
+            claim.rejected(rejection_error(reason, message["retry"], claim.cost, position))
 
 
 def _discard(message: Message) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 
 MAX_SCOPES: Final = 512
 _MAX_GRANTS: Final = 1000  # of each scope; a limit that is larger is no concern of a second
+_MAX_TOLD: Final = 10_000  # in about 400 KB
 KEPT_S: Final = 120.0
 """How long grants of a scope are kept whose period is unknown; otherwise, they are kept for a period."""
 
@@ -89,7 +90,7 @@ class GrantLog:
     ) -> dict[str, list[tuple[float, float, int]]]:
         """Returns (age, cost, number) of the grants that the leader of `epoch` does not know, by scope.
 
-        Later grants have larger numbers.
+        Later grants have larger numbers. Of very many grants, it leaves out the earliest.
         """
         found: dict[str, list[tuple[float, float, int]]] = {}
         for scope, grants in self._grants.items():
@@ -101,7 +102,11 @@ class GrantLog:
             ]
             if ages:
                 found[scope] = ages
-        return found
+        if sum(map(len, found.values())) <= _MAX_TOLD:
+            return found
+        least = sorted(number for ages in found.values() for _, _, number in ages)[-_MAX_TOLD]
+        latest = {scope: [age for age in ages if age[2] >= least] for scope, ages in found.items()}
+        return {scope: ages for scope, ages in latest.items() if ages}
 
 
 def _kept_s(scope: str, periods_s: Mapping[str, float]) -> float:

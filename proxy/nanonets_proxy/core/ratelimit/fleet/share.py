@@ -15,6 +15,8 @@ from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot
 
+_EXACTLY = str.maketrans({character: f"[{character}]" for character in "*?["})
+
 
 def leader_policy(policy: GatePolicy, places: int, replicas: int) -> GatePolicy:
     """Returns the policy of a gate that decides for all replicas, which have `places` in flight together."""
@@ -24,7 +26,7 @@ def leader_policy(policy: GatePolicy, places: int, replicas: int) -> GatePolicy:
 def share_policy(policy: GatePolicy, beliefs: Iterable[ScopeSnapshot], replicas: int) -> GatePolicy:
     """Returns the policy of a gate that has one replica's share of each limit that is known."""
     known = [
-        _share(belief.scope, belief.proven or belief.count, belief.period_s, replicas)
+        _share(belief.scope.translate(_EXACTLY), belief.proven or belief.count, belief.period_s, replicas)
         for belief in beliefs
         if belief.count
     ]

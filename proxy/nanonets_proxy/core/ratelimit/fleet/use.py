@@ -13,7 +13,6 @@ from nanonets_proxy.core.ratelimit.fleet.grant_log import MAX_SCOPES
 
 _PARTS: Final = 16
 """Of a period. All grants of one part count as if they were as young as the youngest of them."""
-_MOST: Final = 1e9
 
 Grant = tuple[float, float]
 """The instant, or the age in seconds, and the units."""
@@ -40,11 +39,8 @@ class FleetUse:
         return scope in self._told
 
     def note(self, scope: str, ages: Iterable[Grant], epoch: int, now: float) -> None:
-        """Notes the grants of a scope that count now, as the leader of `epoch` knows them, the oldest first.
-
-        Raises ValueError for what is no age or no number of units.
-        """
-        grants = [(now - _checked(age_s), _checked(units)) for age_s, units in ages]
+        """Notes the grants of a scope that count now, as the leader of `epoch` knows them, the oldest first."""
+        grants = [(now - age_s, units) for age_s, units in ages]
         self._told.pop(scope, None)
         if len(self._told) >= MAX_SCOPES:
             del self._told[next(iter(self._told))]
@@ -73,9 +69,3 @@ class FleetUse:
         if most > counted:  # by rounding
             found.append((grants[-1][0], most - counted))
         return found + [(at_s, cost) for at_s, cost, of_epoch in own if at_s > told_at_s or of_epoch != epoch]
-
-
-def _checked(value: object) -> float:
-    if isinstance(value, int | float) and 0 <= value <= _MOST:
-        return value
-    raise ValueError(f"{value!r} is no age and no number of units")
