@@ -2,147 +2,157 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import pytest
 
 from nanonets_proxy.admission.fleet.bus import publisher as module
 from nanonets_proxy.admission.fleet.bus.publisher import Publisher
+from nanonets_proxy.admission.fleet.bus.wire import Wire
 from support import eventually
+from support.gate.fake_redis import FakeRedis, fake_redis
 
-pytestmark = pytest.mark.system  # it needs the client of Redis
 
-
-class Server:
-    """Reads commands, and responds only when the test says so."""
+class Told:
+    """What the publisher told."""
 
     def __init__(self) -> None:
-        self.got = b""
-        self.writer: asyncio.StreamWriter | None = None
-        self.ended = asyncio.Event()
         self.unheard: list[str] = []
         self.faults: list[str] = []
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.writer = writer
-        while data := await reader.read(65536):
-            if b"SETINFO" in data:  # the library tells its name
-                writer.write(b"+OK\r\n" * data.count(b"SETINFO"))
-            else:
-                self.got += data
-        writer.close()
-        await writer.wait_closed()
-        self.ended.set()
-
-    def respond(self, data: bytes) -> None:
-        assert self.writer is not None
-        self.writer.write(data)
+    def fault(self, error: Exception) -> None:
+        self.faults.append(str(error))
 
 
 @asynccontextmanager
-async def connected() -> AsyncIterator[tuple[Server, Publisher]]:
-    from redis.asyncio import Connection
-
-    server = Server()
-    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    port = listening.sockets[0].getsockname()[1]
-    connection = Connection(host="127.0.0.1", port=port, protocol=2, socket_timeout=None)
-    await connection.connect()
-    publisher = Publisher(connection, server.unheard.append, lambda error: server.faults.append(str(error)))
-    try:
-        yield server, publisher
-    finally:
-        await publisher.stop()
-        await connection.disconnect()
-        await server.ended.wait()
-        listening.close()
+async def connected() -> AsyncIterator[tuple[FakeRedis, Publisher, Told]]:
+    told = Told()
+    async with fake_redis() as redis:
+        publisher = Publisher(redis.dial, told.unheard.append, told.fault)
+        await publisher.start()
+        try:
+            yield redis, publisher, told
+        finally:
+            await publisher.stop()
 
 
 async def test_a_message_does_not_wait_for_the_confirmation_of_an_earlier_one() -> None:
-    async with connected() as (server, publisher):
-        publisher.send("a", "to:a", b"first")
-        await eventually.until(lambda: b"first" in server.got)
-        publisher.send("b", "to:b", b"second")
-        await eventually.until(lambda: b"second" in server.got)
+    async with connected() as (redis, publisher, told):
+        publisher.send("a", b"to:a", b"first")
+        await redis.has_got(b"first")
+        publisher.send("b", b"to:b", b"second")
+        await redis.has_got(b"second")
         assert publisher.is_sending
-        server.respond(b":1\r\n:0\r\n")
+        redis.respond(b":1\r\n:0\r\n")
         await eventually.until(lambda: not publisher.is_sending)
-        assert server.unheard == ["b"]
-        assert server.faults == []
+        assert told.unheard == ["b"]
+        assert told.faults == []
 
 
 async def test_an_error_for_one_message_does_not_lose_the_next_one() -> None:
-    async with connected() as (server, publisher):
-        publisher.send("a", "to:a", b"first")
-        publisher.send("b", "to:b", b"second")
-        await eventually.until(lambda: b"second" in server.got)
-        server.respond(b"-NOPERM no\r\n:0\r\n")
+    async with connected() as (redis, publisher, told):
+        publisher.send("a", b"to:a", b"first")
+        publisher.send("b", b"to:b", b"second")
+        await redis.has_got(b"second")
+        redis.respond(b"-NOPERM no\r\n:0\r\n")
         await eventually.until(lambda: not publisher.is_sending)
-        assert server.unheard == ["b"]
-        assert len(server.faults) == 1
+        assert told.unheard == ["b"]
+        assert len(told.faults) == 1
 
 
 @pytest.mark.parametrize("closes", [False, True])
 async def test_a_server_without_a_response_is_a_fault(monkeypatch: pytest.MonkeyPatch, *, closes: bool) -> None:
     monkeypatch.setattr(module, "CONFIRM_S", 60.0 if closes else 0.01)
-    async with connected() as (server, publisher):
-        publisher.send("a", "to:a", b"first")
-        await eventually.until(lambda: b"first" in server.got)
-        if closes and server.writer is not None:
-            server.writer.close()
-        await eventually.until(lambda: len(server.faults) == 1)
+    async with connected() as (redis, publisher, told):
+        publisher.send("a", b"to:a", b"first")
+        await redis.has_got(b"first")
+        if closes:
+            redis.close()
+        await eventually.until(lambda: len(told.faults) == 1)
         assert not publisher.is_sending
-        assert server.unheard == []
+        assert told.unheard == []
 
 
 async def test_a_message_after_the_server_closed_the_idle_connection_goes_over_a_new_one() -> None:
     """As Redis does with its setting `timeout`."""
-    async with connected() as (server, publisher):
-        publisher.send("a", "to:a", b"first")
-        await eventually.until(lambda: b"first" in server.got)
-        server.respond(b":1\r\n")
+    async with connected() as (redis, publisher, told):
+        publisher.send("a", b"to:a", b"first")
+        await redis.has_got(b"first")
+        redis.respond(b":1\r\n")
         await eventually.until(lambda: not publisher.is_sending)
-        idle = server.writer
+        idle = redis.writer
         assert idle is not None
         idle.close()
         await idle.wait_closed()
-        await eventually.until(publisher._connection._reader.at_eof)
-        server.ended.clear()
-        publisher.send("b", "to:b", b"second")
-        await eventually.until(lambda: b"second" in server.got)
-        server.respond(b":0\r\n")
+        await eventually.until(lambda: publisher._wire is None)
+        redis.ended.clear()
+        publisher.send("b", b"to:b", b"second")
+        await redis.has_got(b"second")
+        redis.respond(b":0\r\n")
         await eventually.until(lambda: not publisher.is_sending)
-        assert server.unheard == ["b"]
-        assert server.faults == []
+        assert told.unheard == ["b"]
+        assert told.faults == []
 
 
-async def test_a_fault_is_reported_once_also_while_a_confirmation_is_awaited(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with connected() as (server, publisher):
-        publisher.send("a", "to:a", b"first")
-        await eventually.until(lambda: b"first" in server.got)
+async def test_a_new_connection_that_fails_is_one_fault_and_ends_the_publisher() -> None:
+    async with connected() as (_, publisher, told):
+        assert publisher._wire is not None
+        publisher._wire.close()
+        publisher._on_lost(ConnectionResetError("idle"))
 
-        async def fail(*_: object, **__: object) -> None:
-            raise ConnectionError("broken pipe")
+        async def fail() -> Wire:
+            raise ConnectionRefusedError("nobody listens")
 
-        monkeypatch.setattr(publisher._connection, "send_packed_command", fail)
-        publisher.send("b", "to:b", b"second")
-        await eventually.until(lambda: bool(server.faults))
-        with suppress(RuntimeError):  # the connection is closed already
-            server.respond(b":1\r\n")
-        await eventually.until(lambda: publisher._reader is None)
-        assert server.faults == ["broken pipe"]
+        publisher._connect = fail
+        publisher.send("a", b"to:a", b"first")
+        publisher.send("b", b"to:b", b"second")
+        await eventually.until(lambda: bool(told.faults))
+        publisher.send("c", b"to:c", b"third")
+        assert told.faults == ["nobody listens"]
         assert not publisher.is_sending
 
 
+async def test_a_confirmation_of_nothing_ends_the_connection() -> None:
+    """The confirmations that follow would be taken for those of other messages."""
+    async with connected() as (redis, publisher, told):
+        publisher.send("a", b"to:a", b"first")
+        await redis.has_got(b"first")
+        redis.respond(b":1\r\n:0\r\n")
+        await redis.ended.wait()
+        assert told.unheard == []
+
+
+async def test_a_response_in_another_protocol_is_a_fault() -> None:
+    async with connected() as (redis, publisher, told):
+        publisher.send("a", b"to:a", b"first")
+        await redis.has_got(b"first")
+        redis.respond(b"HTTP/1.1 400 Bad Request\r\n")
+        await eventually.until(lambda: len(told.faults) == 1)
+        assert not publisher.is_sending
+
+
+async def test_a_process_that_stood_still_reads_the_confirmation_before_it_gives_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A timer of a late event loop may come before what has arrived."""
+    monkeypatch.setattr(module, "CONFIRM_S", 0.0)
+    monkeypatch.setattr(module, "READ_S", 60.0)
+    async with connected() as (redis, publisher, told):
+        publisher.send("a", b"to:a", b"first")
+        await redis.has_got(b"first")
+        assert publisher.is_sending
+        redis.respond(b":1\r\n")
+        await eventually.until(lambda: not publisher.is_sending)
+        assert told.faults == []
+
+
 async def test_before_the_end_messages_are_confirmed_or_given_up() -> None:
-    async with connected() as (server, publisher):
-        publisher.send("a", "to:a", b"first")
+    async with connected() as (redis, publisher, told):
+        publisher.send("a", b"to:a", b"first")
         await publisher.flush(0.01)
         assert publisher.is_sending
         flushing = asyncio.ensure_future(publisher.flush(60.0))
-        await eventually.until(lambda: b"first" in server.got)
-        server.respond(b":0\r\n")
+        await redis.has_got(b"first")
+        redis.respond(b":0\r\n")
         await flushing
-        assert server.unheard == ["a"]
+        assert told.unheard == ["a"]

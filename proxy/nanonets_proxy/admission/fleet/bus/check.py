@@ -6,9 +6,9 @@ from typing import Any, Final
 from nanonets_proxy.admission.fleet.bus.client import (
     TIMEOUT_S,
     ServerUnknown,
-    check_tls_files,
     find_server,
     make_client,
+    tls_context,
 )
 from nanonets_proxy.admission.fleet.bus.port import CoordinationUnusable
 from nanonets_proxy.admission.fleet.bus.scripts import CAMPAIGN, RENEW, RESIGN, keys
@@ -35,7 +35,7 @@ async def check(policy: FleetPolicy) -> str | None:
     client = make_client(address, address.hosts[0])
     from redis import exceptions
 
-    check_tls_files(address)
+    tls_context(address)
     try:
         client = make_client(address, await find_server(policy), socket_timeout=TIMEOUT_S)
         await _rehearse(client, f"{policy.prefix()}:check", f"{policy.common_prefix()}:check")

@@ -70,9 +70,15 @@ def _unnamed(redis: Any) -> dict[str, None]:
     return dict.fromkeys(names)
 
 
-def check_tls_files(address: RedisAddress) -> None:
-    """Raises CoordinationUnusable if a file of the URL cannot be used."""
+def tls_context(address: RedisAddress) -> ssl.SSLContext | None:
+    """Returns the context of TLS; None: the URL asks for none.
+
+    Raises CoordinationUnusable if a file of the URL cannot be used.
+    """
+    if not address.tls:
+        return None
     context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
         if address.ca_file:
             context.load_verify_locations(address.ca_file)
@@ -84,6 +90,7 @@ def check_tls_files(address: RedisAddress) -> None:
     except (OSError, ssl.SSLError) as error:
         files = f"ssl_certfile {address.cert_file}, ssl_keyfile {address.key_file or 'in the same file'}"
         raise CoordinationUnusable(f"coordination: {files}: {error}") from None
+    return context
 
 
 async def find_server(policy: FleetPolicy) -> Server:

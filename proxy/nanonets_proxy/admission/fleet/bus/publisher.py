@@ -2,116 +2,150 @@
 
 | state | event | next state |
 |---|---|---|
-| IDLE | `send` | WRITING; over a new connection if the server has closed the idle one |
-| WRITING | all messages are written | CONFIRMING |
-| CONFIRMING | `send` | WRITING, while the confirmations of the earlier messages are read |
+| IDLE | `send` | CONFIRMING |
+| | the server closes the idle connection, as after its `timeout` | CLOSED |
+| CLOSED | `send` | CONNECTING |
+| CONNECTING: messages are kept | connected: the kept messages go | CONFIRMING |
+| CONFIRMING | `send` | CONFIRMING, while the confirmations of the earlier messages are awaited |
 | | Redis has confirmed each message | IDLE |
-| any | a fault of the connection: `on_fault` is called | the messages that are not confirmed are lost |
+| CONNECTING, CONFIRMING | a fault of the connection: `on_fault` is called | ended: its messages are lost |
 """
 
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Coroutine
+from typing import Final
+
+from nanonets_proxy.admission.fleet.bus.wire import READ_S, Refused, Wire
+from nanonets_proxy.core.net.resp import ErrorReply, Reply, pack
 
 CONFIRM_S: Final = 1.0
-_MAX_QUEUED: Final = 10_000
+_MAX_UNCONFIRMED: Final = 10_000
 
 
 class Publisher:
-    """Uses a connection of redis-py, which belongs to it alone. Call `stop` before it is closed."""
+    """Call `start`, then `send`, and `stop` in any case."""
 
     def __init__(
-        self, connection: Any, on_unheard: Callable[[str], None], on_fault: Callable[[Exception], None]
+        self,
+        connect: Callable[[], Coroutine[None, None, Wire]],
+        on_unheard: Callable[[str], None],
+        on_fault: Callable[[Exception], None],
     ) -> None:
         """`on_unheard` gets the name behind each message that reached nobody."""
-        self._connection = connection
-        # redis-py 8 has renamed the method.
-        self._can_read = getattr(connection, "can_read", None) or connection.can_read_destructive
+        self._connect = connect
         self._on_unheard = on_unheard
         self._on_fault = on_fault
-        self._queue: list[tuple[str, str, bytes]] = []
-        self._unconfirmed: deque[str] = deque()
-        self._writer: asyncio.Task[None] | None = None
-        self._reader: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._wire: Wire | None = None
+        self._connecting: asyncio.Task[None] | None = None
+        self._kept: list[bytes] = []  # while it connects
+        self._unconfirmed: deque[tuple[str, float]] = deque()  # the name behind each message, and when it was sent
+        self._timer: asyncio.TimerHandle | None = None
+        self._late: tuple[str, float] | None = None  # a message whose time was over when the timer came last
+        self._all_confirmed: asyncio.Future[None] | None = None
+        self._has_ended = False
+
+    async def start(self) -> None:
+        """Connects. Raises as `wire.connect` does."""
+        self._use(await self._connect())
+
+    def _use(self, wire: Wire) -> None:
+        self._wire = wire
+        wire.on_reply, wire.on_lost = self._confirm, self._on_lost
 
     @property
     def is_sending(self) -> bool:
         """Whether Redis has not yet confirmed all messages."""
-        return bool(self._queue or self._unconfirmed)
+        return bool(self._unconfirmed)
 
-    def send(self, to: str, channel: str, data: bytes) -> None:
-        """Publishes a message to the replica `to`. Drops it if too many messages are queued."""
-        if len(self._queue) >= _MAX_QUEUED:
+    def send(self, to: str, channel: bytes, data: bytes) -> None:
+        """Publishes a message to the replica `to`. Drops it if too many messages are not confirmed."""
+        if self._has_ended or len(self._unconfirmed) >= _MAX_UNCONFIRMED:
             return
-        self._queue.append((to, channel, data))
-        if self._writer is None:
-            self._writer = asyncio.get_running_loop().create_task(self._write())
+        command = pack(b"PUBLISH", channel, data)
+        self._unconfirmed.append((to, self._loop.time()))
+        if self._timer is None:
+            self._timer = self._loop.call_later(CONFIRM_S, self._on_timer)
+        if self._wire is not None:
+            self._wire.send(command)
+            return
+        self._kept.append(command)
+        if self._connecting is None:
+            self._connecting = self._loop.create_task(self._connect_again())
 
-    async def _write(self) -> None:
+    async def _connect_again(self) -> None:
         try:
-            while self._queue:
-                queue, self._queue = self._queue, []
-                self._unconfirmed.extend(to for to, _, _ in queue)
-                pack = self._connection.pack_command
-                commands = [part for _, channel, data in queue for part in pack("PUBLISH", channel, data)]
-                if self._reader is None and await self._is_closed():
-                    await self._connection.disconnect(nowait=True)
-                await self._connection.send_packed_command(commands, check_health=False)  # connects if needed
-                if self._reader is None:
-                    self._reader = asyncio.get_running_loop().create_task(self._confirm())
+            await self.start()
         except Exception as error:  # noqa: BLE001 - the replicas notice a lost message by the silence
             self._fail(error)
+        else:
+            kept, self._kept = self._kept, []
+            if self._wire is not None:
+                self._wire.send(b"".join(kept))
         finally:
-            self._writer = None
+            self._connecting = None
 
-    async def _is_closed(self) -> bool:
-        """Returns whether the idle connection is of no use, as after the `timeout` of Redis."""
-        try:
-            return bool(await self._can_read())
-        except Exception:  # noqa: BLE001 - each error means a connection that is closed
-            return True
+    def _confirm(self, reply: Reply) -> None:
+        if not self._unconfirmed:
+            raise ValueError("Redis has confirmed a message twice")
+        to, _ = self._unconfirmed.popleft()
+        if isinstance(reply, ErrorReply):
+            self._on_fault(Refused(f"PUBLISH: {reply.text}"))
+        elif not reply:
+            self._on_unheard(to)
+        if not self._unconfirmed:
+            self._settle()
 
-    async def _confirm(self) -> None:
-        from redis import exceptions
+    def _settle(self) -> None:
+        if self._all_confirmed is not None and not self._all_confirmed.done():
+            self._all_confirmed.set_result(None)
 
-        try:
-            while self._unconfirmed:
-                try:
-                    receivers = await self._connection.read_response(timeout=CONFIRM_S)
-                except exceptions.ResponseError as error:
-                    receivers = 1
-                    self._on_fault(error)
-                if receivers is None:
-                    self._fail(exceptions.TimeoutError("no response to PUBLISH"))
-                    return
-                to = self._unconfirmed.popleft()
-                if not receivers:
-                    self._on_unheard(to)
-        except Exception as error:  # noqa: BLE001 - as above
+    def _on_timer(self) -> None:
+        """Ends if the oldest message has waited for too long: one timer for all messages."""
+        self._timer = None
+        if not self._unconfirmed:
+            return
+        oldest = self._unconfirmed[0]
+        rest_s = oldest[1] + CONFIRM_S - self._loop.time()
+        if rest_s <= 0.0:
+            if oldest is self._late:
+                self._fail(TimeoutError("no response to PUBLISH"))
+                return
+            self._late, rest_s = oldest, READ_S
+        self._timer = self._loop.call_later(rest_s, self._on_timer)
+
+    def _on_lost(self, error: Exception) -> None:
+        self._wire = None
+        if self._unconfirmed:
             self._fail(error)
-        finally:
-            self._reader = None
 
     def _fail(self, error: Exception) -> None:
-        self._queue.clear()
-        self._unconfirmed.clear()
-        for task in (self._writer, self._reader):  # the other one would meet, and report, the same fault
-            if task is not None and task is not asyncio.current_task():
-                task.cancel()
+        self._end()
         self._on_fault(error)
+
+    def _end(self) -> None:
+        self._has_ended = True
+        self._unconfirmed.clear()
+        self._kept.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._wire is not None:
+            self._wire.close()
+        self._settle()
 
     async def flush(self, patience_s: float) -> None:
         """Waits for at most `patience_s` until Redis has confirmed all messages."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience_s):
-                while (task := self._writer or self._reader) is not None:
-                    await asyncio.wait([task])
+        if self._unconfirmed:
+            self._all_confirmed = self._loop.create_future()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(patience_s):
+                    await self._all_confirmed
 
     async def stop(self) -> None:
         """Ends the use of the connection."""
-        tasks = [task for task in (self._writer, self._reader) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._end()
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.gather(self._connecting, return_exceptions=True)

@@ -9,7 +9,8 @@
 
 So after a failover, and if the network drops a connection without a word, the bus looks for the server again.
 
-One connection is for the subscription, one for messages (`publisher.py`), and one for the lease.
+One connection is for the subscription, one for messages (`publisher.py`), and one for the lease. Only that of the
+lease is a connection of redis-py.
 """
 
 import asyncio
@@ -20,18 +21,19 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from nanonets_proxy.admission.fleet.bus.client import TIMEOUT_S, find_server, make_client, words
+from nanonets_proxy.admission.fleet.bus.client import TIMEOUT_S, find_server, make_client, tls_context, words
 from nanonets_proxy.admission.fleet.bus.once_a_minute import OnceAMinute
 from nanonets_proxy.admission.fleet.bus.port import BusError, EpochVoid, Won
 from nanonets_proxy.admission.fleet.bus.publisher import Publisher
 from nanonets_proxy.admission.fleet.bus.scripts import CAMPAIGN, RENEW, RESIGN, keys
+from nanonets_proxy.admission.fleet.bus.subscription import Subscription
+from nanonets_proxy.admission.fleet.bus.wire import Refused, connect
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 
 _LEASE_MS: Final = 1000
 _KEPT_MS: Final = 26 * 3_600_000  # longer than the day of a daily budget
 _PAUSES_S: Final = (0.05, 0.4)  # shorter than `lead.GATHER_S`
 _STEADY_S: Final = 1.0  # a connection that lasted for longer was of use
-_SILENCE_S: Final = 1.0  # then a PING, and as long again
 _STOP_S: Final = 1.0
 _CLOSE_S: Final = 0.1  # with TLS, a connection waits for the server's end of it
 
@@ -75,8 +77,8 @@ class RedisBus:
         self._on_message, self._on_lost, self._on_unheard = on_message, on_lost, on_unheard
         self._listener = asyncio.get_running_loop().create_task(self._stay_connected())
 
-    def _channel(self, to: str) -> str:
-        return f"{self._prefix}:to:{to}" if to else f"{self._prefix}:all"
+    def _channel(self, to: str) -> bytes:
+        return (f"{self._prefix}:to:{to}" if to else f"{self._prefix}:all").encode()
 
     # --- the connection -----------------------------------------------------------------------------
 
@@ -93,15 +95,17 @@ class RedisBus:
         """Finds the server and uses it until that fails. Returns the reason."""
         hearing: asyncio.Task[None] | None = None
         broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        clients: list[Any] = []
+        client: Any = None
         try:
-            server = await find_server(self._policy)
-            clients = [make_client(self._policy.address, server) for _ in range(3)]
-            async with asyncio.timeout(_SILENCE_S):
-                connection = await clients[2].connection_pool.get_connection()
-            self._publisher = Publisher(connection, self._on_unheard, partial(self._on_message_lost, broken))
-            self._use = _Use(clients[0], broken)
-            hearing = asyncio.ensure_future(self._hear(clients[1]))
+            address, server = self._policy.address, await find_server(self._policy)
+            client = make_client(address, server)
+            dial = partial(connect, address, server, tls_context(address))
+            self._publisher = Publisher(dial, self._on_unheard, partial(self._on_message_lost, broken))
+            await self._publisher.start()
+            self._use = _Use(client, broken)
+            channels = (self._channel(""), self._channel(self._name))
+            subscription = Subscription(dial, channels, self._on_subscribed, self._on_message)
+            hearing = asyncio.ensure_future(subscription.run())
             await asyncio.wait((hearing, broken), return_when=asyncio.FIRST_COMPLETED)
             if not hearing.done():
                 self.fault = broken.result()
@@ -118,31 +122,14 @@ class RedisBus:
             if self._publisher is not None:
                 await self._publisher.stop()
                 self._publisher = None
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_CLOSE_S):
-                    await asyncio.gather(*(client.aclose() for client in clients), return_exceptions=True)
+            if client is not None:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_CLOSE_S):
+                        await client.aclose()
         return "the subscription ended"
 
-    async def _hear(self, client: Any) -> None:
-        """Subscribes, and passes messages on. Ends with an error."""
-        pubsub = client.pubsub()
-        channels, heard, is_asked = (self._channel(""), self._channel(self._name)), 0, False
-        async with asyncio.timeout(TIMEOUT_S):
-            await pubsub.subscribe(*channels)
-        while True:
-            message = await pubsub.get_message(timeout=_SILENCE_S)
-            if message is None and is_asked:
-                raise TimeoutError("the subscription is silent")
-            is_asked = message is None
-            if message is None:
-                async with asyncio.timeout(TIMEOUT_S):
-                    await pubsub.ping()
-            elif message["type"] == "message":
-                self._on_message(message["data"])
-            elif message["type"] == "subscribe":
-                heard += 1
-                if heard == len(channels):
-                    self.connected, self.fault = True, ""
+    def _on_subscribed(self) -> None:
+        self.connected, self.fault = True, ""
 
     def _lose(self, reason: str) -> None:
         self.fault = reason
@@ -163,7 +150,8 @@ class RedisBus:
     def _on_message_lost(self, broken: "asyncio.Future[str]", error: Exception) -> None:
         if times := self._lost.count():
             self._log.info("fleet_message_lost", reason=words(error), times=times)
-        self._judge(error, broken)
+        if not isinstance(error, Refused) and not broken.done():
+            broken.set_result(words(error))
 
     # --- the lease ----------------------------------------------------------------------------------
 

@@ -40,6 +40,9 @@ class LocalHome:
             twin = self._new_twin(claim)
             # A claim that has moved is decided on once more: its earlier home may not have had the time.
             twin.deadline_s = max(twin.deadline_s, now_s)
+            if self.room.try_admit(twin, now_s):
+                self._granted(claim, twin, now_s)
+                return
         twin.cost = claim.cost
         try:
             future = self.room.enter(twin, now_s)
