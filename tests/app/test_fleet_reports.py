@@ -84,6 +84,27 @@ def test_the_reason_of_the_start_is_not_repeated_in_other_words() -> None:
     assert len(logged(act)) == 3
 
 
+def test_a_replica_that_leads_in_vain_again_and_again_logs_that_once_a_minute() -> None:
+    """It wins the lease, and may not publish its beat."""
+
+    async def act(scene: FleetScene, alerts: Alerts) -> None:
+        scene.redis.stop()
+        await asyncio.sleep(0.5)
+        for _ in range(100):
+            scene.replicas[0].position.on_change("no right to publish")
+            await asyncio.sleep(0.08)
+        await asyncio.sleep(56.0)
+        assert len(alerts.to_json()) == 1
+
+    events = logged(act)
+    assert [(event.get("reason"), event.get("times")) for event in events] == [
+        (None, None),
+        ("connection lost", 1),
+        ("no right to publish", 1),
+        ("no right to publish", 100),
+    ]
+
+
 def test_a_replica_that_flaps_does_not_fill_the_log_and_the_last_event_is_true() -> None:
     for ends_alone in (False, True):
 

@@ -166,7 +166,7 @@ def test_a_redis_that_refuses_each_message_does_not_fill_the_log(redis: RedisSer
         for proxy in proxies:
             names = Counter(event["event"] for event in proxy.all_events() if event["event"] != "request")
             assert names["fleet_message_lost"] <= 1
-            assert names["fleet_alone"] + names["fleet_joined"] <= 10, names
+            assert names["fleet_alone"] + names["fleet_joined"] <= 25, names
         assert "PUBLISH: NOPERM" in str([proxy.all_events() for proxy in proxies])
 
 

@@ -41,6 +41,8 @@ class FleetReports:
         """Why the replica is alone."""
         self._is_untold = False
         """Whether the log does not have the latest change yet."""
+        self._told_reason: str | None = None
+        """The reason in the latest event; None: the replica had joined."""
         self._told_at_s = -math.inf
         self._paid_until_s = -math.inf
         """Each event pays for `_LEAST_S`, and `_BURST` events may be paid in advance."""
@@ -49,12 +51,14 @@ class FleetReports:
     def note(self, reason: str) -> None:
         """Notes that the state of the replica has changed, for this reason."""
         self._alerts.end("fleet_alone")  # also of the other kind: the cause has changed
-        self._reason, self._is_untold = reason, True
-        may_log = self._may_log
+        self._reason = reason
         if not self._replica.state.is_coordinated:
-            self._report(may_log=may_log)
-        elif may_log:
-            self._tell()
+            self._is_untold = reason != self._told_reason
+            self._report(may_log=self._is_untold and self._may_log)
+        else:
+            self._is_untold = True
+            if self._may_log:
+                self._tell()
         self._watch()
 
     def stop(self) -> None:
@@ -94,7 +98,7 @@ class FleetReports:
         role = "leader" if replica.state is State.LEADING else "follower"
         names = {"replica": replica.position.name, "leader": replica.position.leader}
         self._log.info("fleet_joined", role=role, **names, replicas=replica.replicas)
-        self._on_told()
+        self._on_told(None)
 
     def _report(self, *, may_log: bool) -> None:
         is_upgrade = self._reason == OTHER_VERSION
@@ -111,10 +115,10 @@ class FleetReports:
             others=self._replica.own.others,
         )
         if is_logged:
-            self._on_told()
+            self._on_told(self._reason)
 
-    def _on_told(self) -> None:
+    def _on_told(self, reason: str | None) -> None:
         now_s = self._loop.time()
-        self._is_untold, self._told_at_s = False, now_s
+        self._is_untold, self._told_reason, self._told_at_s = False, reason, now_s
         paid_until_s = max(self._paid_until_s, now_s) + _LEAST_S
         self._paid_until_s = min(paid_until_s, now_s + _BURST * _LEAST_S)  # an alert may log by itself
