@@ -9,11 +9,14 @@ import pytest
 
 from fleet.redis_server import RedisServer
 from nanonets_proxy.admission.fleet.bus.port import EpochVoid, Won
+from nanonets_proxy.admission.fleet.bus.post import seal
 from nanonets_proxy.admission.fleet.bus.redis_bus import RedisBus
 from nanonets_proxy.admission.fleet.bus.scripts import keys
 from nanonets_proxy.core.net.redis_address import RedisAddress
 from nanonets_proxy.core.ratelimit.fleet.policy import PROTOCOL, FleetPolicy
 from support import eventually
+from support.commands.fleet_proxies import Callers, coordinated, fleet, until
+from support.commands.process import Running
 
 pytestmark = pytest.mark.system
 
@@ -41,6 +44,11 @@ async def bus_of(redis: RedisServer, name: str) -> AsyncIterator[RedisBus]:
         yield bus
     finally:
         await bus.stop()
+
+
+def names_evil(proxy: Running) -> bool:
+    events = proxy.all_events()
+    return any(event["event"] == "fleet_message_invalid" and event["sender"] == "evil" for event in events)
 
 
 async def leads(bus: RedisBus) -> Won:
@@ -125,3 +133,15 @@ async def test_an_epoch_that_no_leader_can_have_had_is_refused(redis: RedisServe
         won = await bus.campaign(now_ms() + DAY_MS // 2)
         assert won is not None
         assert won.epoch > now_ms() + DAY_MS // 3
+
+
+def test_real_proxies_name_the_sender_of_an_invented_epoch_and_serve_all_the_time(redis: RedisServer) -> None:
+    beat = seal("evil", 2**53 - 1, 1.0, [{"t": "beat", "replicas": 3}]).decode()
+    with fleet(redis.url, 2) as proxies:
+        until(lambda: coordinated(proxies))
+        (lease,) = (line for line in redis.ask("KEYS", "*:lease").decode().split("\r\n") if line.endswith(":lease"))
+        with Callers(proxies, 2) as callers:
+            redis.ask("PUBLISH", lease.removesuffix("lease") + "all", beat)
+            until(lambda: all(names_evil(proxy) for proxy in proxies))
+            until(lambda: coordinated(proxies))
+        assert set(callers.statuses) == {200}

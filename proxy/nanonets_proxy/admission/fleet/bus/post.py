@@ -21,6 +21,8 @@ from nanonets_proxy.admission.fleet.homes.remote_home import Message
 
 MAX_BYTES: Final = 4 << 20
 """Of an envelope: the hello of a replica with 16,384 permits in use takes about 2 MB."""
+_MAX_PARTS: Final = 50_000  # lists and objects of an envelope: the parser takes most of its time to make them
+_SPLIT_BYTES: Final = 256 << 10  # of an envelope of several messages, so that a receiver reads it in few ms
 _MAX_WAITING_BYTES: Final = 32 << 20  # as Redis keeps for a subscriber (client-output-buffer-limit)
 _TURN_S: Final = 0.005
 _SENDER: Final = re.compile(rb'\{"from":"([!#-~]{1,64})"')
@@ -81,9 +83,13 @@ class Inbox:
 
     def deliver(self, data: bytes) -> None:
         """Passes the messages of an envelope on, up to a malformed one."""
-        if len(data) > MAX_BYTES or self._waiting_bytes + len(data) > _MAX_WAITING_BYTES:
+        is_long = len(data) > MAX_BYTES or data.count(b"[") + data.count(b"{") > _MAX_PARTS
+        if is_long or self._waiting_bytes + len(data) > _MAX_WAITING_BYTES:
             found = _SENDER.match(data)
-            self.note_invalid(found[1].decode() if found else "", f"{len(data)} bytes are too many")
+            reason = (
+                f"an envelope of {len(data)} bytes is too {'long' if is_long else 'much beside all that waits'}"
+            )
+            self.note_invalid(found[1].decode() if found else "", reason)
             return
         self._waiting.append(data)
         self._waiting_bytes += len(data)
@@ -149,7 +155,7 @@ class Post:
 
     def _send(self, to: str, messages: list[Message]) -> None:
         data = seal(self._name, self._epoch(), self._loop.time(), messages)
-        if len(data) > MAX_BYTES and len(messages) > 1:
+        if len(data) > _SPLIT_BYTES and len(messages) > 1:
             middle = len(messages) // 2
             self._send(to, messages[:middle])
             self._send(to, messages[middle:])
