@@ -10,7 +10,7 @@
 | FOLLOWING | the leader | the leader resigns: this replica waits for the next one, or wins the lease | JOINING |
 | | | silent for `SILENT_TICKS` with a question open, or for `BEATS_MISSED` | ALONE |
 | | | the beat of a leader with a later epoch, or `who` | JOINING |
-| COLLECTING | as ALONE | the replicas said hello (`lead.py`) | LEADING |
+| COLLECTING | as ALONE; nobody after JOINING | the replicas said hello (`lead.py`) | LEADING |
 | LEADING | this replica's gate, for all | the lease is lost, or Redis is silent for `SILENT_TICKS` | ALONE |
 | | | the beat of a leader with a later epoch | JOINING |
 | any | | the connection to Redis is lost, or another replica gathers | ALONE |
