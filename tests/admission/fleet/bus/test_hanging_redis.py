@@ -154,7 +154,7 @@ async def test_a_reason_is_never_empty(redis: RedisServer) -> None:
     try:
         with pytest.raises(BusError, match="TimeoutError: no response"):
             await bus.campaign(0)
-        await eventually.until(lambda: lost == ["TimeoutError: no response"])
+        await eventually.until(lambda: lost == [f"TimeoutError: no response (127.0.0.1:{redis.port})"])
     finally:
         redis.signal(signal.SIGCONT)
         await bus.stop()

@@ -96,8 +96,10 @@ class RedisBus:
         hearing: asyncio.Task[None] | None = None
         broken: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         client: Any = None
+        where = ""
         try:
             address, server = self._policy.address, await find_server(self._policy)
+            where = f" ({server[0]}:{server[1]})"
             client = make_client(address, server)
             dial = partial(connect, address, server, tls_context(address))
             self._publisher = Publisher(dial, self._on_unheard, partial(self._on_message_lost, broken))
@@ -108,11 +110,11 @@ class RedisBus:
             hearing = asyncio.ensure_future(subscription.run())
             await asyncio.wait((hearing, broken), return_when=asyncio.FIRST_COMPLETED)
             if not hearing.done():
-                self.fault = broken.result()
+                self.fault = broken.result() + where
                 return self.fault
             hearing.result()
         except Exception as error:  # noqa: BLE001 - no fault of Redis or of its library may end the loop
-            self.fault = words(error)
+            self.fault = words(error) + where
             return self.fault
         finally:
             if hearing is not None:
