@@ -2,6 +2,7 @@
 
 import math
 
+from nanonets_proxy.core.ratelimit.adaptive.estimate.belief import ProvenWindow
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit, LimitState
 from nanonets_proxy.core.ratelimit.hints.retry_hint import MAX_HINT_S
 from nanonets_proxy.core.ratelimit.snapshot import MAX_GRANTS_OF_SCOPE, ScopeSnapshot, unknown
@@ -20,15 +21,17 @@ def take_snapshot(limit: Limit, scope: str, now: float) -> ScopeSnapshot | None:
     if not estimate.known:
         grants = window.grants_since(now - _REMEMBERED_S)[-MAX_GRANTS_OF_SCOPE:]
         return unknown(scope, opens_in_s, _ages(grants, now)) if opens_in_s or grants else None
+    # A raise that has not held yet does not outlive its gate: another one could not undo it.
+    known = estimate.before_raise or ProvenWindow(window.count, window.period_s, estimate.proven)
     used = math.ceil(window.used(now))
     # A lesson looks at the period before this one too.
     grants = window.grants_since(now - 2 * window.counted_for_s)[-MAX_GRANTS_OF_SCOPE:]
     all_count = len(grants) < MAX_GRANTS_OF_SCOPE or grants[0][0] + window.counted_for_s <= now
     return ScopeSnapshot(
         scope=scope,
-        count=window.count,
-        period_s=window.period_s,
-        proven=estimate.proven,
+        count=known.count,
+        period_s=known.period_s,
+        proven=known.proven,
         concurrency_limit=None if estimate.concurrency.limit == math.inf else estimate.concurrency.limit,
         used=used,
         newest_age_s=now - window.newest_s if used else 0.0,
@@ -72,6 +75,8 @@ def _restore_window(limit: Limit, snapshot: ScopeSnapshot, count: float, saved_a
         count, period_s = min(count, stated.count), max(period_s, stated.period_s)
     estimate.refusal_delay_s = snapshot.refusal_delay_s
     estimate.set_known(count, period_s, min(snapshot.proven, count))
+    if snapshot.proven:  # the fit is for the first refusals, and these were others
+        estimate.fit.stop()
     # Not at once: what the requests of the current period met is not known.
     probe_at_s = saved_at_s + max(snapshot.probe_in_s, period_s)
     estimate.window_probes.restore(

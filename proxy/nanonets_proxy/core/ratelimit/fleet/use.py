@@ -60,12 +60,10 @@ class FleetUse:
         most = math.floor(total / replicas + chance)
         found: list[Grant] = []
         counted, units_so_far = 0, 0.0
-        for at_s, units in grants:
+        for number, (at_s, units) in enumerate(grants, start=1):
             units_so_far += units
-            until = math.floor(most * units_so_far / total)
+            until = most if number == len(grants) else min(most, math.floor(most * units_so_far / total))
             if until > counted:
                 found.append((at_s, until - counted))
                 counted = until
-        if most > counted:  # by rounding
-            found.append((grants[-1][0], most - counted))
         return found + [(at_s, cost) for at_s, cost, of_epoch in own if at_s > told_at_s or of_epoch != epoch]

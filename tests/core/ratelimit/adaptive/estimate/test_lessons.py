@@ -213,6 +213,28 @@ def test_a_proven_period_that_explains_a_refused_probe_stays(proven: int, period
     assert (estimate.window.count, estimate.window.period_s) == (8, period_s)
 
 
+def test_a_refusal_undoes_the_shorter_period_that_a_refused_probe_suggests() -> None:
+    """A window on the clock had begun before its first request. So its end comes sooner than a period later."""
+    estimate = estimate_of(8, 4.0, [0.4] * 8)
+    learn_from(estimate, closure(GrantKind.COUNT_PROBE, 2.1, 2.0), 4.1)
+    assert (estimate.window.count, estimate.window.period_s, estimate.proven) == (8, 3.0, 0)
+    for _ in range(8):
+        estimate.window.add(4.1)
+    learn_from(estimate, closure(GrantKind.PERIOD_START, 7.11, 0.9), 8.0)
+    assert (estimate.window.count, estimate.window.period_s, estimate.proven) == (8, 4.0, 8)
+    for _ in range(8):
+        estimate.window.add(8.4)
+    learn_from(estimate, closure(GrantKind.COUNT_PROBE, 10.1, 2.0), 12.1)  # the same once more
+    assert (estimate.window.count, estimate.window.period_s, estimate.proven) == (8, 4.0, 8)
+
+
+def test_what_is_not_proven_gives_way_to_a_shorter_period() -> None:
+    estimate = estimate_of(8, 4.0, [0.4] * 8)
+    estimate.proven = 0.0
+    learn_from(estimate, closure(GrantKind.COUNT_PROBE, 2.1, 2.0), 4.1)
+    assert (estimate.window.period_s, estimate.before_raise) == (3.0, None)
+
+
 def test_a_hint_names_a_period_if_it_is_usual_and_the_hint_before_it_was_the_same() -> None:
     hints, window = HintHistory(), SlidingWindow()
     assert [hint_s for hint_s in (1.0, 2.0, 5.0, 7.0, 60.0, 59.97) if hints.names_period(hint_s)] == [5.0, 60.0]

@@ -206,6 +206,8 @@ def _undo_raise(
     longer = first and needed_s > _SAME_PERIOD * window.period_s and not stays
     if closure.kind is GrantKind.COUNT_PROBE and (needed_s < window.period_s or longer):
         period_s = max(needed_s, estimate.min_period_s)
-        if _SAME_PERIOD * period_s < window.period_s:  # the hint may be odd
-            estimate.proven = 0.0
-        estimate.set_window(window.count, period_s)
+        if _SAME_PERIOD * period_s >= window.period_s:
+            estimate.set_window(window.count, period_s)
+        elif period_s > probes.refused_period_s:
+            # The hint may be odd, or the period may have begun before its first request: a refusal undoes this.
+            estimate.try_period(period_s, now)

@@ -41,12 +41,7 @@ class LimitEstimate:
 
     __slots__ = (
         *("_admitted", "_confirmed_at_s", "_least_period_s", "_period_start", "_probed_period_s", "_raised_at_s"),
-        "before_raise",
-        "concurrency",
-        "fit",
-        "hints",
-        "interval_fit",
-        "min_period_s",
+        *("before_raise", "concurrency", "fit", "hints", "interval_fit", "min_period_s"),
         *("proven", "quota_varies", "refusal_delay_s", "refused_s", "reserve", "starts_to_confirm"),
         *("window", "window_probes"),
     )
@@ -174,8 +169,7 @@ class LimitEstimate:
         if not self.window_probes.enough_grants:
             return math.inf
         period_s = self.window.period_s
-        shorter_s = self.window_probes.shorter_period_s(period_s)
-        probe_at_s = self.window.oldest_s + shorter_s
+        probe_at_s = self.window.oldest_s + self.window_probes.shorter_period_s(period_s)
         return probe_at_s if self.window_probes.searching else max(probe_at_s, self._raised_at_s + period_s)
 
     def period_probe_granted(self, now: float) -> None:
@@ -202,6 +196,13 @@ class LimitEstimate:
             self.set_window(self.window.count, period_s)  # the accepted probe proves the shorter period
         else:
             self._raise(self.window.count, period_s, now)
+
+    def try_period(self, period_s: float, now: float) -> None:
+        """Uses a shorter period that a refused count probe suggests. A refusal undoes this if a part was proven."""
+        if self.proven:
+            self._raise(self.window.count, period_s, now)
+        self.set_window(self.window.count, period_s)
+        self.proven = 0.0
 
     def _raise(self, count: float, period_s: float, now: float) -> None:
         last_held = now - self._raised_at_s >= self.window.period_s and self.window_probes.enough_grants
@@ -280,10 +281,9 @@ class LimitEstimate:
 
     def undo_raise(self, admitted: float) -> None:
         """Returns to the window before the raise; to the admitted requests, if these were more."""
-        before, window = self.before_raise, self.window
-        if before is None:
+        if (before := self.before_raise) is None:
             return
-        count = before.count
+        count, window = before.count, self.window
         if before.period_s == window.period_s:
             count = max(count, min(admitted, window.count))
         self.set_window(count, before.period_s)
