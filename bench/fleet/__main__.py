@@ -7,7 +7,7 @@ import argparse
 import sys
 import time
 
-from fleet import closures, extra, faults, latency, limits, takeover, upgrade
+from fleet import closures, extra, faults, latency, limits, sizes, takeover, upgrade
 from fleet.soaks import days, real
 
 
@@ -27,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     modes.add_argument("--takeover", action="store_true", help="measure how soon a dead replica's share is used")
     modes.add_argument("--soak", type=float, metavar="MINUTES", help="let random events happen to a fleet of three")
     modes.add_argument("--simulate", action="store_true", help="simulate faults in virtual time instead")
+    modes.add_argument("--sizes", action="store_true", help="simulate fleets of up to 500 replicas")
     modes.add_argument(
         "--upgrade",
         nargs="?",
@@ -51,6 +52,8 @@ def main() -> int:
         return real.main(given.soak, given.seed)
     if given.simulate:
         faults.main(replicas)
+    elif given.sizes:
+        sizes.main(given.rounds)
     elif given.upgrade is not None:
         upgrade.main(given.upgrade, replicas[0], kinds, given.drain_delay)
     elif given.limits:

@@ -1,1 +1,1 @@
-"""One gate for many replicas: the replica that leads decides, and the others ask it over Redis (docs/fleet.md)."""
+"""One gate for many replicas: the leader decides, and the others ask it over Redis (docs/fleet-protocol.md)."""

@@ -1,6 +1,6 @@
 """One replica of a fleet: hears the others, and decides which gate decides on its requests.
 
-`state.py` has its states and transitions, and docs/fleet.md the whole protocol.
+`state.py` has its states and transitions, and docs/fleet-protocol.md the whole protocol.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What the replicas of a fleet have counted of each caller's requests of a day (docs/fleet.md).
+"""What the replicas of a fleet have counted of each caller's requests of a day (docs/fleet-protocol.md).
 
 | state | a caller's limit at this replica |
 |---|---|

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nanonets_proxy.admission.fleet.bus.messages import read
 from support.gate.fleet_messages import EXAMPLES, changed, example
 
-FLEET_PAGE = Path(__file__).parents[4] / "docs" / "fleet.md"
+FLEET_PAGE = Path(__file__).parents[4] / "docs" / "fleet-protocol.md"
 
 json = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),

@@ -1,7 +1,7 @@
 """Sends the messages of one turn of the event loop together, and reads envelopes.
 
 An envelope is JSON: `{"from": REPLICA, "epoch": NUMBER, "at": SECONDS, "is": [MESSAGE, …]}`. `at` is when it was
-sent, by the sender's clock. Each message is an object; `t` names its kind. docs/fleet.md lists them, and
+sent, by the sender's clock. Each message is an object; `t` names its kind. docs/fleet-protocol.md lists them, and
 `messages.py` has their form.
 """
 

@@ -1,4 +1,4 @@
-"""The home of claims at the leader's gate, reached by messages (docs/fleet.md lists them).
+"""The home of claims at the leader's gate, reached by messages (docs/fleet-protocol.md lists them).
 
 | state | event | next state |
 |---|---|---|
