@@ -12,7 +12,7 @@ class FleetSettings(ProgramSettings):
 
     coordination: OptionalRedis = Field(
         None,
-        description="Experimental. URL of a Redis or Valkey server over which all replicas of this proxy share one "
+        description="URL of a Redis or Valkey server over which all replicas of this proxy share one "
         "rate limit, such as rediss://user:password@redis.internal:6379/0, redis+sentinel://host1,host2/main or "
         "redis+cluster://host1,host2. While the server is away, each replica uses its share of what is known. "
         "Empty: this proxy decides alone.",
