@@ -11,7 +11,7 @@ from nanonets_proxy.core.ratelimit.adaptive.estimate.lessons import learn_from
 from nanonets_proxy.core.ratelimit.adaptive.estimate.sliding_window import _MAX_KEPT, SlidingWindow
 from nanonets_proxy.core.ratelimit.adaptive.grant_kind import GrantKind
 from nanonets_proxy.core.ratelimit.adaptive.limit import LimitState
-from nanonets_proxy.core.ratelimit.adaptive.other_gates import await_report, merge, put_off_probes, reported, sent
+from nanonets_proxy.core.ratelimit.adaptive.other_gates import await_report, merge, reported, sent, take_over
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
@@ -56,10 +56,10 @@ def test_a_gate_that_takes_over_does_not_probe_in_a_period_that_it_does_not_know
     own.scopes.restore([ScopeSnapshot("a", 20, 10.0, 20, None, 0, 0.0, 0.0)], 100.0, 50.0)
     probes = own.limit_to_tell("a", 100.0).estimate.window_probes
     assert probes.due(101.0)
-    put_off_probes(own.limit_to_tell("a", 100.0), 100.0)
+    take_over(own.limit_to_tell("a", 100.0), 100.0)
     assert not probes.due(109.9)
     assert probes.due(110.1)
-    put_off_probes(own.limit_to_tell("b", 100.0), 100.0)  # nothing is known, and nothing to probe
+    take_over(own.limit_to_tell("b", 100.0), 100.0)  # nothing is known, and nothing to probe
 
 
 def test_a_raise_that_has_not_held_yet_is_not_told() -> None:
@@ -78,6 +78,7 @@ def test_refusals_after_a_takeover_leave_the_period_of_a_proven_limit(proven: fl
     """The fit of periods is for the first refusals of all, and a gate that takes over does not know these."""
     own = gate()
     own.scopes.restore([ScopeSnapshot("a", 41, 4.0, proven, None, 0, 0.0, 0.0)], 100.0, 0.0)
+    take_over(own.limit_to_tell("a", 100.0), 100.0)
     estimate = own.limit_to_tell("a", 100.0).estimate
     for began_s, kind in ((100.0, GrantKind.COUNT_PROBE), (104.0, GrantKind.PROVEN)):
         estimate.window.merge([(began_s + 0.1 * number, 1) for number in range(10)] + [(began_s + 1.9, 1)] * 30)

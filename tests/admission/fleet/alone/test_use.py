@@ -18,11 +18,11 @@ LIMITED = GatePolicy(
 )
 
 
-def in_fleet(test: Callable[[FleetScene], Awaitable[None]]) -> None:
+def in_fleet(test: Callable[[FleetScene], Awaitable[None]], service_s: float = 0.1) -> None:
     """Runs a test with three replicas, before a limit that admits exactly what the policy says."""
 
     async def main() -> None:
-        scene = FleetScene(3, SlidingLog(40, 3.99), LIMITED)
+        scene = FleetScene(3, SlidingLog(40, 3.99), LIMITED, service_s=service_s)
         await scene.start()
         await test(scene)
         await scene.stop()
@@ -88,3 +88,17 @@ def test_a_replica_that_used_more_than_its_share_is_not_held_up_longer_than_the_
         assert len(scene.counts.sent) - 25 == pytest.approx(15 / 3, abs=1)
 
     in_fleet(run)
+
+
+@pytest.mark.parametrize("service_s", [0.1, 9.0])
+def test_requests_in_flight_count_once(service_s: float) -> None:
+    async def run(scene: FleetScene) -> None:
+        user, *_ = followers(scene)
+        scene.tasks += [scene.loop.create_task(scene.request(user, "caller")) for _ in range(10)]
+        await asyncio.sleep(1.0)
+        scene.redis.stop()
+        scene.callers(user, 20)
+        await asyncio.sleep(0.3)
+        assert len(scene.counts.sent) - 10 == pytest.approx(30 / 3, abs=1)
+
+    in_fleet(run, service_s)

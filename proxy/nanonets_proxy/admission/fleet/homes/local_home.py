@@ -29,6 +29,8 @@ class LocalHome:
         self._loop = loop
         self.on_refused: Callable[[], None] = lambda: None
         """Called after each 429."""
+        self.counts: Callable[[Claim], bool] = lambda _: False
+        """Returns whether the gate counts a claim in use before it is adopted."""
         self.may_decide: Callable[[float], bool] = lambda _: True
         """Called before a grant to a claim that has waited. If it returns False, the claims have moved."""
 
@@ -71,7 +73,7 @@ class LocalHome:
         claim.granted(now_s)
 
     def adopt(self, claim: Claim, now_s: float, *, is_counted: bool = False) -> None:
-        if not is_counted:
+        if not is_counted and not self.counts(claim):
             merge(self.gate.limit_to_tell(claim.scope, now_s), ((claim.granted_at_s, claim.cost),), -math.inf)
         twin = self._new_twin(claim)
         self.gate.adopt(twin, claim.granted_at_s, now_s)

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from nanonets_proxy.admission.fleet.beliefs import Beliefs
+from nanonets_proxy.admission.fleet.homes.claim import OwnClaim
 from nanonets_proxy.admission.fleet.homes.local_home import LocalHome
 from nanonets_proxy.admission.waiting_room import WaitingRoom
-from nanonets_proxy.core.ratelimit.adaptive.other_gates import merge, put_off_probes
+from nanonets_proxy.core.ratelimit.adaptive.other_gates import merge, take_over
 from nanonets_proxy.core.ratelimit.fleet.grant_log import NOBODY, GrantLog
 from nanonets_proxy.core.ratelimit.fleet.share import leader_policy, share_of, share_policy
 from nanonets_proxy.core.ratelimit.gate import Gate
@@ -46,17 +47,25 @@ class HomeMaker:
         gate.scopes.restore(shares, now_s, beliefs.age_s(now_s))
         periods_s = {share.scope: share.period_s for share in shares if share.count is not None}
         own = log.ages(now_s, NOBODY, periods_s)
+        parted = set[str]()
         for belief in beliefs.snapshots:
             scope = belief.scope
             if scope in beliefs.use and periods_s.get(scope) == belief.period_s:
                 own.pop(scope, None)
+                parted.add(scope)
                 part = beliefs.use.part(scope, log.grants(scope), replicas, self.jitter())
                 merge(gate.limit_to_tell(scope, now_s), part, -math.inf)
         for scope, ages in own.items():
             _merge(gate, scope, ages, now_s)
         for scope, opens_at_s in closures.items():
             merge(gate.limit_to_tell(scope, now_s), (), opens_at_s)
-        return self.of(gate)
+        home = self.of(gate)
+        home.counts = lambda claim: (
+            claim.scope in parted
+            and isinstance(claim, OwnClaim)
+            and beliefs.use.has(claim.scope, claim.granted_at_s, claim.epoch)
+        )
+        return home
 
     def leading(self, policy: GatePolicy, beliefs: Beliefs, log: GrantLog, before: Gate) -> LocalHome:
         """Returns a home for the claims of a fleet, with what this replica knows. Members' hellos add to it.
@@ -73,7 +82,7 @@ class HomeMaker:
         for scope, opens_at_s in before.scopes.closures(now_s).items():
             merge(gate.limit_to_tell(scope, now_s), (), opens_at_s)
         for state in gate.scopes:
-            put_off_probes(state.limit, now_s)
+            take_over(state.limit, now_s)
         return self.of(gate)
 
     def shown(self, policy: GatePolicy, beliefs: Beliefs) -> Gate:

@@ -75,8 +75,6 @@ def _restore_window(limit: Limit, snapshot: ScopeSnapshot, count: float, saved_a
         count, period_s = min(count, stated.count), max(period_s, stated.period_s)
     estimate.refusal_delay_s = snapshot.refusal_delay_s
     estimate.set_known(count, period_s, min(snapshot.proven, count))
-    if snapshot.proven:  # the fit is for the first refusals, and these were others
-        estimate.fit.stop()
     # Not at once: what the requests of the current period met is not known.
     probe_at_s = saved_at_s + max(snapshot.probe_in_s, period_s)
     estimate.window_probes.restore(

@@ -17,11 +17,17 @@ def merge(limit: Limit, grants: Iterable[tuple[float, float]], opens_at_s: float
         limit.close(opens_at_s)
 
 
-def put_off_probes(limit: Limit, now: float) -> None:
-    """Lets the next probe for a higher limit wait for a period whose requests this gate knows all of."""
+def take_over(limit: Limit, now: float) -> None:
+    """Prepares a gate that decides for the gates of a fleet from now on.
+
+    The next probe for a higher limit waits for a period whose requests this gate knows all of. The fit of periods is
+    for first refusals, and those of a proven limit were others. But a limit in a state file may have changed since.
+    """
     estimate = limit.estimate
     if estimate.known:
         estimate.window_probes.delay(now + estimate.window.counted_for_s)
+    if estimate.proven:
+        estimate.fit.stop()
 
 
 def await_report(limit: Limit, serial: int, patience_s: float) -> float | None:

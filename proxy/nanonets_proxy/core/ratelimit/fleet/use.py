@@ -67,3 +67,8 @@ class FleetUse:
                 found.append((at_s, until - counted))
                 counted = until
         return found + [(at_s, cost) for at_s, cost, of_epoch in own if at_s > told_at_s or of_epoch != epoch]
+
+    def has(self, scope: str, granted_at_s: float, epoch: int) -> bool:
+        """Returns whether what the leader told has this grant of the leader of `epoch`."""
+        told = self._told.get(scope)
+        return told is not None and told[0] == epoch and granted_at_s <= told[1]

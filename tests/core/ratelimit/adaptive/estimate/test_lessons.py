@@ -228,6 +228,17 @@ def test_a_refusal_undoes_the_shorter_period_that_a_refused_probe_suggests() -> 
     assert (estimate.window.count, estimate.window.period_s, estimate.proven) == (8, 4.0, 8)
 
 
+def test_the_refusal_that_undoes_a_shorter_period_teaches_the_length_that_an_exact_hint_shows() -> None:
+    """60 s have become 30 s. The tried period began with one of the upstream, so the hint names its end."""
+    estimate = estimate_of(60, 60.0, [7.4] * 60)
+    learn_from(estimate, closure(GrantKind.COUNT_PROBE, 8.0, 4.95), 12.95)
+    assert estimate.window.period_s == pytest.approx(5.55)
+    for _ in range(60):
+        estimate.window.add(13.0)
+    learn_from(estimate, closure(GrantKind.UNPROVEN, 18.6, 24.34), 42.94)
+    assert (estimate.window.count, estimate.window.period_s) == (60, pytest.approx(30.0, abs=0.1))
+
+
 def test_what_is_not_proven_gives_way_to_a_shorter_period() -> None:
     estimate = estimate_of(8, 4.0, [0.4] * 8)
     estimate.proven = 0.0

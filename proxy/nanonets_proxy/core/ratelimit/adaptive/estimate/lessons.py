@@ -188,6 +188,11 @@ def _undo_raise(
         probes.period_refused(probes.shorter_period_s(window.period_s))
     elif before is not None and before.period_s > window.period_s:
         probes.period_refused(window.period_s)
+        if closure.hinted and not closure.excess_s and window.period_s < needed_s < before.period_s / _SAME_PERIOD:
+            # The period is shorter indeed, and an exact hint shows its length. What held before may still return.
+            estimate.set_window(window.count, needed_s)
+            probes.refused(now, needed_s)
+            return
     if closure.kind is not GrantKind.COUNT_PROBE:
         estimate.undo_raise(admitted)
     first = not probes.refusals
