@@ -20,8 +20,8 @@ def merge(limit: Limit, grants: Iterable[tuple[float, float]], opens_at_s: float
 def take_over(limit: Limit, now: float) -> None:
     """Prepares a gate that decides for the gates of a fleet from now on.
 
-    The next probe for a higher limit waits for a period whose requests this gate knows all of. The fit of periods is
-    for first refusals, and those of a proven limit were others. But a limit in a state file may have changed since.
+    The next probe for a higher limit waits for a period whose requests this gate knows all of. The fit is
+    for first refusals, and those of a proven limit were others. A limit in a state file may have changed since.
     """
     estimate = limit.estimate
     if estimate.known:
