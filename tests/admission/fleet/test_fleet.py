@@ -375,7 +375,8 @@ def test_while_redis_is_away_all_replicas_together_keep_to_the_limit() -> None:
         assert all(later - at_s > 3.9 for at_s, later in zip(sent, sent[41:], strict=False))
         by_replica = [sum(n == number for at_s, n in scene.counts.sent if at_s > away_s) for number in range(4)]
         assert jain(list(map(float, by_replica))) >= 0.95
-        assert scene.counts.refused_since(away_s) == 0
+        # What the leader granted after its last beat is known only to the replica that got it.
+        assert scene.counts.refused_since(away_s) <= 1
 
     in_fleet(4, SlidingLog(40, 3.9), run, LIMITED)
 
