@@ -83,6 +83,8 @@ class MemoryBus:
         self.name = name
         self.process = process
         self.is_cut = False
+        self.passes: Callable[[bytes], bool] = lambda _: True
+        """Whether a message to this replica is not lost."""
         self.fault = ""
         self.connects_at_s = 0.0
         self._arrives_at_s = 0.0
@@ -144,6 +146,8 @@ class MemoryBus:
     def deliver(self, data: bytes, loop: asyncio.AbstractEventLoop) -> None:
         if self.redis.hangs:
             self.redis.held_back.append(lambda: self.deliver(data, loop))
+            return
+        if not self.passes(data):
             return
         redis = self.redis
         at_s = loop.time() + redis.delay_s + redis.jitter_s * redis.chance.random()

@@ -61,13 +61,13 @@ class Beliefs:
         self.snapshots = snapshots if with_grants else list(map(_without_grants, filter(_is_known, snapshots)))
         self.at_s = now_s - age_s
 
-    def note_own(self, snapshots: list[ScopeSnapshot], epoch: int, now_s: float) -> None:
-        """Notes what this replica believes as the leader of `epoch`."""
-        self.note(snapshots, 0.0, now_s)
+    def note_own(self, gate: Gate, epoch: int, now_s: float) -> None:
+        """Notes what this replica's gate believes, as the leader of `epoch`."""
+        self.note(gate.scopes.snapshots(now_s), 0.0, now_s)
         self.epoch = epoch
-        for snapshot in snapshots:
+        for snapshot in self.snapshots:
             if snapshot.count is not None:
-                self.use.note(snapshot.scope, _use(snapshot), epoch, now_s)
+                self.use.note(snapshot.scope, _use(gate, snapshot.scope, now_s), epoch, now_s)
 
     def told(self, now_s: float) -> tuple[int, float, Document]:
         """Returns epoch, age and document: a new leader may know less than this replica."""
@@ -190,7 +190,7 @@ class ToTell:
         has_changed, self._told = key != self._told, key
         if has_changed:
             told["beliefs"] = dump(map(_without_grants, known), NAME, 0.0)
-        if use := self._take_use(known):
+        if use := self._take_use(known, now_s):
             told["use"] = use
         keep, version = None, self._counts.version
         granted = sum(scope.limit.estimate.window.granted for scope in self._gate.scopes)
@@ -202,7 +202,7 @@ class ToTell:
             keep = {"limits": dump(known, NAME, 0.0), "used": self._counts.everything()}
         return told, keep
 
-    def _take_use(self, known: list[ScopeSnapshot]) -> dict[str, list[tuple[float, float]]]:
+    def _take_use(self, known: list[ScopeSnapshot], now_s: float) -> dict[str, list[tuple[float, float]]]:
         """Returns the use of the scopes for which it has changed."""
         found, before = {}, self._told_use
         scopes = self._gate.scopes.by_name
@@ -210,7 +210,7 @@ class ToTell:
         for snapshot in known:
             scope = snapshot.scope
             if snapshot.count is not None and self._told_use[scope] != before.get(scope, (0, 0)):
-                found[scope] = [(round(age_s, 3), units) for age_s, units in _use(snapshot)]
+                found[scope] = [(round(age_s, 3), units) for age_s, units in _use(self._gate, scope, now_s)]
         return found
 
     def repeat(self) -> None:
@@ -231,8 +231,8 @@ def _without_grants(snapshot: ScopeSnapshot) -> ScopeSnapshot:
     return replace(snapshot, used=0, newest_age_s=0.0, grants=())
 
 
-def _use(snapshot: ScopeSnapshot) -> list[tuple[float, float]]:
-    """Returns the age and the units of the grants that count, in a few groups."""
-    if snapshot.used and not snapshot.grants:  # too many to be listed
-        return [(snapshot.newest_age_s, snapshot.used)]
-    return summarize(snapshot.grants, snapshot.period_s + snapshot.refusal_delay_s)
+def _use(gate: Gate, scope: str, now_s: float) -> list[tuple[float, float]]:
+    """Returns the age and the units of the grants of the present period, in a few groups."""
+    window = gate.scopes.by_name[scope].limit.estimate.window
+    grants = window.grants_since(now_s - window.counted_for_s)
+    return summarize(((now_s - at_s, units) for at_s, units in grants), window.counted_for_s)

@@ -1,9 +1,9 @@
 """The leader's side: one gate for the claims of all members, and what the leader knows of each member.
 
 A member is known from its hello until its goodbye, until a message to it reaches nobody, or until it was silent for
-`MEMBER_EXPIRES_S`. Its claims end
-with it: a granted one as FAILED, since the upstream may have counted the request. The answer to a message of an
-unknown member is `who`, and the member says hello again. All messages have the form of `bus/messages.py`.
+`MEMBER_EXPIRES_S`. Its claims end with it: a granted one as FAILED, since the upstream may have counted the
+request. The answer to a message of an unknown member is `who`, and the member says hello again. All messages have
+the form of `bus/messages.py`.
 
 Each message has `sent_at_s`, when it was sent by the clock of this leader. An outcome counts from then, and not
 from its arrival: Redis or this leader may have been slow. Likewise, a request counts from when it was `sent`.

@@ -216,8 +216,7 @@ class Lead:
     def note_beliefs(self) -> None:
         """Notes what this leader believes, if it decides."""
         if self.host is not None:
-            now_s = self._loop.time()
-            self._beliefs.note_own(self.host.home.gate.scopes.snapshots(now_s), self.epoch, now_s)
+            self._beliefs.note_own(self.host.home.gate, self.epoch, self._loop.time())
 
     def end(self) -> "Message":
         """Ends this time. Returns the last message, with the latest grants: the next leader counts them."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 
 import pytest
 
@@ -11,18 +12,20 @@ from simulator.limiters import SlidingLog
 from support.gate.fleet_scene import FleetScene
 from support.gate.virtual_loop import run_virtually
 
-LIMITED = GatePolicy(
-    max_in_flight=256,
-    max_waiting=10_000,
-    static_limits=StaticLimits((StaticLimit("account", 40, 4.0),)),
-)
+LIMIT = StaticLimit("account", 40, 4.0)
 
 
-def in_fleet(test: Callable[[FleetScene], Awaitable[None]], service_s: float = 0.1) -> None:
+def in_fleet(
+    test: Callable[[FleetScene], Awaitable[None]],
+    service_s: float = 0.1,
+    limit: StaticLimit = LIMIT,
+) -> None:
     """Runs a test with three replicas, before a limit that admits exactly what the policy says."""
 
     async def main() -> None:
-        scene = FleetScene(3, SlidingLog(40, 3.99), LIMITED, service_s=service_s)
+        policy = GatePolicy(max_in_flight=256, max_waiting=10_000, static_limits=StaticLimits((limit,)))
+        limiter = SlidingLog(int(limit.count), limit.period_s - 0.01)
+        scene = FleetScene(3, limiter, policy, service_s=service_s)
         await scene.start()
         await test(scene)
         await scene.stop()
@@ -62,30 +65,18 @@ def test_what_another_replica_has_used_is_not_sent_again(
     in_fleet(run)
 
 
-def test_what_is_left_of_the_limit_is_used_by_all() -> None:
-    """Each replica has used less than its share. The one with callers may send a third of what is left."""
+@pytest.mark.parametrize("used", [10, 25])
+def test_what_is_left_of_the_limit_is_used_by_all(used: int) -> None:
+    """One replica has used less than its share, or more. It may send a third of what is left."""
 
     async def run(scene: FleetScene) -> None:
         user, *_ = followers(scene)
-        await asyncio.gather(*(scene.request(user, "caller") for _ in range(10)))
+        await asyncio.gather(*(scene.request(user, "caller") for _ in range(used)))
         await asyncio.sleep(0.5)
         scene.redis.stop()
         scene.callers(user, 20)
         await asyncio.sleep(0.3)
-        assert len(scene.counts.sent) - 10 == pytest.approx(40 / 3 - 10 / 3, abs=1)
-
-    in_fleet(run)
-
-
-def test_a_replica_that_used_more_than_its_share_is_not_held_up_longer_than_the_others() -> None:
-    async def run(scene: FleetScene) -> None:
-        user, *_ = followers(scene)
-        await asyncio.gather(*(scene.request(user, "caller") for _ in range(25)))
-        await asyncio.sleep(0.5)
-        scene.redis.stop()
-        scene.callers(user, 20)
-        await asyncio.sleep(0.3)
-        assert len(scene.counts.sent) - 25 == pytest.approx(15 / 3, abs=1)
+        assert len(scene.counts.sent) - used == pytest.approx((40 - used) / 3, abs=1)
 
     in_fleet(run)
 
@@ -102,3 +93,20 @@ def test_requests_in_flight_count_once(service_s: float) -> None:
         assert len(scene.counts.sent) - 10 == pytest.approx(30 / 3, abs=1)
 
     in_fleet(run, service_s)
+
+
+def test_no_replica_stands_still_where_thousands_are_admitted_in_a_period() -> None:
+    """Callers use 80 % of the limit. All their grants must not count as if they were young."""
+
+    async def run(scene: FleetScene) -> None:
+        for number in range(3):
+            scene.callers(number, 7, f"r{number}c", pause_s=0.9)
+        await asyncio.sleep(90.0)
+        since_s = scene.loop.time()
+        scene.redis.stop()
+        await asyncio.sleep(70.0)
+        for replica in range(3):
+            sent = [at_s for at_s, number in scene.counts.sent if number == replica and at_s >= since_s]
+            assert max(later - at_s for at_s, later in pairwise(sent)) < 5.0
+
+    in_fleet(run, limit=StaticLimit("account", 1500, 60.0))
