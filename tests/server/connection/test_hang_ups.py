@@ -81,6 +81,7 @@ async def _hang_up_behind_a_queue() -> None:
         await caller.send(request(b"POST", b"/x", b"Content-Length: 100000000") + bytes(48_000))
         await until(lambda: proxy.waiting == 1)
         caller.close()
+        await caller.writer.wait_closed()  # else some of the body may be unsent, and the hang-up comes later
         await exchange.respond(OK)
         assert (await first.response()).status == 200
         await proxy.check_idle()
