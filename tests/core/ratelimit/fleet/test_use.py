@@ -69,3 +69,12 @@ def test_the_scope_that_was_told_first_is_forgotten() -> None:
     use.note("x", [], 8, 101.0)
     assert "2" not in use
     assert use.part("1", [], 1, 0.0) == [(100.0, 3)]
+
+
+def test_only_the_leader_of_the_same_epoch_can_have_told_a_grant() -> None:
+    use = told((1.0, 1), epoch=7, now=100.0)
+    assert use.has("a", 99.0, 7)
+    assert use.has("a", 100.0, 7)
+    assert not use.has("a", 100.1, 7)  # granted after the leader told
+    assert not use.has("a", 99.0, 6)
+    assert not use.has("b", 99.0, 7)
