@@ -11,6 +11,7 @@ from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from simulator.limiters import FixedWindow
 from support.gate import fleet_scene
 from support.gate.fleet_scene import FleetScene
+from support.gate.memory_bus import MemoryRedis
 from support.gate.virtual_loop import run_virtually
 
 
@@ -35,6 +36,41 @@ def test_a_fault_while_the_limit_is_being_learned_costs_few_429s(fault: str, whe
     found = run(FAULTS[fault], LEARNING_AT_S[when])
     assert found.refused <= most
     assert found.errors == 0
+
+
+@pytest.mark.parametrize("alone_s", [3.0, 6.0, 12.0])
+@pytest.mark.parametrize("seed", [1, 3])
+def test_a_fleet_keeps_its_limit_when_a_replica_led_alone_on_the_earlier_master(alone_s: float, seed: int) -> None:
+    """That replica competed with the fleet, so what it has learned is too low."""
+
+    async def main() -> None:
+        scene = FleetScene(3, FixedWindow(40, 4.0), seed=seed)
+        earlier, later = scene.redis, MemoryRedis(chance=scene.random)
+        await scene.start()
+        for replica in range(3):
+            scene.callers(replica, 8)
+        await asyncio.sleep(32.0)
+        for bus in scene.buses:
+            bus.move(later, scene.loop.time() + 1.0)
+        await asyncio.sleep(3.0)
+        earlier.holder = ""
+        newcomer = scene.add()
+        await newcomer.start(1.0)
+        assert newcomer.state is State.LEADING
+        scene.callers(3, 8)
+        await asyncio.sleep(alone_s)
+        assert newcomer.state is State.LEADING  # there are two leaders
+        scene.buses[3].move(later, scene.loop.time() + 0.3)
+        await asyncio.sleep(2.0)
+        assert {replica.state.is_coordinated for replica in scene.replicas} == {True}
+        scene.counts.clear()
+        await asyncio.sleep(20.0)
+        assert len(scene.counts.served_at_s) >= 0.9 * 200
+        assert len(scene.counts.refused_at_s) <= 5
+        assert scene.counts.errors == []
+        await scene.stop()
+
+    run_virtually(main())
 
 
 def test_a_leader_tells_its_own_grants_at_once() -> None:

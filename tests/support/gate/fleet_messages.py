@@ -14,7 +14,7 @@ BELIEFS: Final = dump([ScopeSnapshot("-.b", 40.0, 4.0, 40.0, None, 0, 0.0, 0.0)]
 
 EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "beat": {"replicas": 3, "beliefs": BELIEFS, "use": {"-.b": [[1.5, 3], [0.5, 2.5]]}},
-    "beat of two versions": {"replicas": 3, "gathers": True, "others": 2, "told": [5, 1.5, BELIEFS]},
+    "beat of two versions": {"replicas": 3, "gathers": True, "others": 2, "told": [5, 1.5, BELIEFS, 3, 0.5]},
     "granted": {"log": [["-.b", 0.5, 1]]},
     "resign": {"log": [["-.b", 0.5, 2.5]]},
     "here": {},
@@ -24,7 +24,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
         "held": [[UNUSED, "-.b", "lane", 9.0, 1, 0.25, False]],
         "refused": [UNUSED + 1],
         "logged": [[7, UNUSED + 2]],
-        "beliefs": [5, 1.5, BELIEFS],
+        "beliefs": [5, 1.5, BELIEFS, 3, 0.5],
     },
     "welcome": {"log": [["-.b", 0.5, 1]]},
     "who": {},

@@ -111,6 +111,13 @@ class MemoryBus:
         if self._on_lost is not None:
             self._on_lost(reason)
 
+    def move(self, to: MemoryRedis, connects_at_s: float) -> None:
+        """Loses the connection, and uses another server from then on."""
+        self.redis.buses.remove(self)
+        self.redis, self.connects_at_s = to, connects_at_s
+        to.buses.append(self)
+        self.lose("connection lost")
+
     def kill(self) -> None:
         """Ends the process of this replica: nothing goes in or out."""
         self.is_cut = True

@@ -17,6 +17,7 @@ import structlog
 from nanonets_proxy.admission.fleet.bus.port import Won
 from nanonets_proxy.admission.fleet.homes.remote_home import Message
 from nanonets_proxy.core.access.shared_counts import SharedCounts
+from nanonets_proxy.core.ratelimit.fleet.believer import Believer
 from nanonets_proxy.core.ratelimit.fleet.grant_log import MAX_SCOPES, GrantLog
 from nanonets_proxy.core.ratelimit.fleet.use import FleetUse, summarize
 from nanonets_proxy.core.ratelimit.gate import Gate
@@ -31,6 +32,8 @@ _MAX_TOLD_GRANTS: Final = 200
 Document = dict[str, Any]
 Grant = tuple[str, float, float]
 """Scope, age and cost."""
+Told = tuple[int, float, list[ScopeSnapshot], int, float]
+"""The epoch of a leader, how old its beliefs are, the beliefs, its replicas, and how long ago it was heard."""
 
 
 class Beliefs:
@@ -39,8 +42,8 @@ class Beliefs:
     def __init__(self, now_s: float) -> None:
         self.snapshots: list[ScopeSnapshot] = []
         self.at_s = now_s
-        self.epoch = 0
-        """The epoch of the leader that believed this."""
+        self.of = Believer(heard_at_s=now_s)
+        """The leader that believed this."""
         self.leader_log = GrantLog()
         """What the leader granted to itself, as it tells: if it dies, nobody else knows."""
         self.use = FleetUse()
@@ -61,31 +64,36 @@ class Beliefs:
         self.snapshots = snapshots if with_grants else list(map(_without_grants, filter(_is_known, snapshots)))
         self.at_s = now_s - age_s
 
-    def note_own(self, gate: Gate, epoch: int, now_s: float) -> None:
-        """Notes what this replica's gate believes, as the leader of `epoch`."""
+    def note_own(self, gate: Gate, epoch: int, replicas: int, now_s: float) -> None:
+        """Notes what this replica's gate believes, as the leader of `epoch` and of so many replicas."""
         self.note(gate.scopes.snapshots(now_s), 0.0, now_s)
-        self.epoch = epoch
+        self.of = Believer(epoch, replicas, now_s)
         for snapshot in self.snapshots:
             if snapshot.count is not None:
                 self.use.note(snapshot.scope, _use(gate, snapshot.scope, now_s), epoch, now_s)
 
-    def told(self, now_s: float) -> tuple[int, float, Document]:
-        """Returns epoch, age and document: a new leader may know less than this replica."""
-        told = map(_without_grants, self.snapshots[:MAX_SCOPES])
-        return self.epoch, self.age_s(now_s), dump(told, NAME, 0.0)
+    def told(self, now_s: float) -> tuple[int, float, Document, int, float]:
+        """Returns what `hear` gets, with a document: a new leader may know less than this replica."""
+        document = dump(map(_without_grants, self.snapshots[:MAX_SCOPES]), NAME, 0.0)
+        return self.of.epoch, self.age_s(now_s), document, self.of.replicas, max(0.0, now_s - self.of.heard_at_s)
 
-    def hear(self, told: tuple[int, float, list[ScopeSnapshot]], now_s: float, before_epoch: int) -> None:
-        """Notes what another replica tells, if it is newer, or if nothing is known here.
+    def hear(self, told: Told, now_s: float, before_epoch: int) -> None:
+        """Notes what another replica tells, if it counts before what is known here, or if nothing is known here.
 
-        A replica that has just started knows nothing, which is never newer. No leader before the present one can
-        have had `before_epoch` or a later one, so such beliefs count as the oldest.
+        A replica that has just started knows nothing, which never counts. No leader before the present one can
+        have had `before_epoch` or a later one, so such beliefs count only if nothing is known here.
         """
-        epoch, age_s, snapshots = told
+        epoch, age_s, snapshots, replicas, heard_ago_s = told
+        of = Believer(epoch, replicas, now_s - heard_ago_s)
         if epoch >= before_epoch:
-            epoch = 0
-        if snapshots and (not self.snapshots or (epoch, -age_s) > (self.epoch, -self.age_s(now_s))):
+            counts, of = False, Believer(0, replicas, of.heard_at_s)
+        elif epoch == self.of.epoch:
+            counts = age_s < self.age_s(now_s)
+        else:
+            counts = of.counts_before(self.of)
+        if snapshots and (counts or not self.snapshots):
             self.note(snapshots, age_s, now_s)
-            self.epoch = epoch
+            self.of = of
 
     def note_kept(self, won: Won, now_s: float) -> None:
         """Notes what the last leader kept in Redis, if nothing is known yet. Ignores what it cannot read."""
@@ -122,7 +130,9 @@ class Beliefs:
         """Notes what a beat tells."""
         if "beliefs" in message:
             self.note(message["beliefs"], 0.0, now_s)
-            self.epoch = epoch
+            self.of = Believer(epoch, message["replicas"], now_s)
+        elif epoch == self.of.epoch:  # which it still believes
+            self.of = Believer(epoch, message["replicas"], now_s)
         for scope, ages in message.get("use", {}).items():
             self.use.note(scope, ages, epoch, now_s)
         if is_of_known_leader:

@@ -9,6 +9,7 @@ from typing import Any
 
 from nanonets_proxy.admission.fleet.replica import Replica
 from nanonets_proxy.core.ratelimit.adaptive.other_gates import merge
+from nanonets_proxy.core.ratelimit.fleet.believer import Believer
 from nanonets_proxy.core.ratelimit.fleet.grant_log import NOBODY
 
 
@@ -32,9 +33,9 @@ def take(replica: Replica, document: Mapping[str, Any], now_s: float) -> None:
     """Tells a replica, before its `start`, what an earlier one gave. Raises ValueError, KeyError or TypeError."""
     away_s = max(0.0, now_s - document["at_s"])  # by the monotonic clock, which both processes share
     hello, log, name = document["hello"], document["log"], document["name"]
-    epoch, age_s, limits = hello["beliefs"]
+    epoch, age_s, limits = hello["beliefs"][:3]
     replica.beliefs.note_document(limits, age_s + away_s, now_s)
-    replica.beliefs.epoch = epoch
+    replica.beliefs.of = Believer(epoch, document["replicas"], now_s - away_s)
     for scope, (_, opens_in_s) in hello["scopes"].items():
         if opens_in_s > away_s:
             merge(replica.gate().limit_to_tell(scope, now_s), (), now_s + opens_in_s - away_s)

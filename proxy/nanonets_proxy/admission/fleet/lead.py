@@ -216,7 +216,7 @@ class Lead:
     def note_beliefs(self) -> None:
         """Notes what this leader believes, if it decides."""
         if self.host is not None:
-            self._beliefs.note_own(self.host.home.gate, self.epoch, self._loop.time())
+            self._beliefs.note_own(self.host.home.gate, self.epoch, self.replicas, self._loop.time())
 
     def end(self) -> "Message":
         """Ends this time. Returns the last message, with the latest grants: the next leader counts them."""

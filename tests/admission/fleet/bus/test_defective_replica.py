@@ -19,6 +19,7 @@ from nanonets_proxy.admission.fleet.bus.port import Won
 from nanonets_proxy.admission.fleet.bus.post import seal
 from nanonets_proxy.admission.fleet.host import Host
 from nanonets_proxy.admission.fleet.state import State
+from nanonets_proxy.core.ratelimit.fleet.believer import Believer
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot
@@ -213,7 +214,7 @@ def test_beliefs_of_an_invented_epoch_are_not_the_latest() -> None:
     async def run(scene: FleetScene) -> None:
         leader, (first, second) = scene.leader, followers(scene)
         beliefs = scene.replicas[first].beliefs
-        beliefs.epoch = 2**53 - 1
+        beliefs.of = Believer(2**53 - 1, 3, beliefs.of.heard_at_s)
         beliefs.snapshots = [limit_of("-.wrong")]
         scene.replicas[second].beliefs.snapshots = [limit_of("-.right")]
         beliefs.at_s -= 100.0

@@ -74,7 +74,7 @@ def test_limits_that_cannot_be_read_are_left_out_of_their_message(name: str, fie
     document = message[field] if name == "beat" else message[field][2]
     document["scopes"][0]["period_s"] = -1.0
     assert "period_s" in read(message)
-    assert message.get(field) == (None if name == "beat" else (5, 1.5, []))
+    assert message.get(field) == (None if name == "beat" else (5, 1.5, [], 3, 0.5))
 
 
 def test_a_claim_is_in_use_once() -> None:

@@ -88,7 +88,7 @@ _is_span = is_between(0, MAX_PERIOD_S)
 _is_wait = is_between(-_MAX_WAIT_S, _MAX_WAIT_S)
 _is_cost = is_between(1, _MAX_COST)
 _is_limit = _is_row(_is_count(MAX_COUNT), is_between(1e-6, MAX_PERIOD_S), _is_one_of(REQUESTS, PAGES))
-_is_told = _is_row(is_number, _is_span, _is_object)
+_is_told = _is_row(is_number, _is_span, _is_object, _is_count(MAX_REPLICAS), _is_span)
 _is_grant = _is_row(is_name, _is_span, _is_cost)
 _is_held = _is_row(is_number, is_name, is_name, _is_wait, _is_cost, _is_span, _is_bool)
 _is_closure = _is_row(_is_list(_is_row(_is_span, _is_cost, is_number)), _is_span)
@@ -200,9 +200,9 @@ def _read_beliefs(message: Message) -> str:
             message["beliefs"] = scopes
     told = "beliefs" if message["t"] == "hello" else "told"
     if told in message:
-        epoch, age_s, document = message[told]
+        epoch, age_s, document, *leader = message[told]
         scopes, left_out = _scopes(document)
-        message[told] = epoch, age_s, scopes
+        message[told] = epoch, age_s, scopes, *leader
     return left_out
 
 
