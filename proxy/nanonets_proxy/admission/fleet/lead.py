@@ -7,6 +7,9 @@
 | OPEN, after `open`: the host decides for all members | | |
 | COLLECTING, OPEN | replicas with another version of the protocol are here | ended, as below |
 | all | the lease is lost, or Redis refuses to renew it | ended: `on_end` is called with the reason |
+| all | Redis confirms beats and delivers nothing | `is_deaf`: `position.py` ends it, and gives the lease back |
+
+A leader that hears nothing would grant only to itself, and its beats would keep all others from the lead.
 
 While this replica gathers, each replica still uses its share. If it opened at once, a replica that reaches Redis
 half a second later would use its share on top of all that the leader grants.
@@ -42,6 +45,7 @@ COLLECT_S: Final = 0.15
 LEASE_VALID_S: Final = 0.8
 """A leader decides for this long after it asked for its lease, which lasts for 1 s."""
 OTHER_VERSION: Final = "replicas with another version of the protocol are here"
+DEAF: Final = "this replica hears nothing from Redis, not even its own beats"
 _LATE_S: Final = 0.05
 _MOST_LATE: Final = 6
 """A single late response is an accident. After as many in a row, each replica does better with its share."""
@@ -89,7 +93,9 @@ class Lead:
         self._own_grants: OwnGrants | None = None
         self._renewing: asyncio.Task[None] | None = None
         self._has_ended = False  # from then on, this object changes nothing, whatever arrives late
-        self._beat_is_out = False  # whether our own beat has not come back yet
+        self._beat_is_out = False  # whether no message has arrived since our own beat went out
+        self.is_deaf = False
+        """Whether Redis has confirmed a beat, and no message has arrived since: our own beat did not come back."""
         self._late = 0  # renewals that took too long, one after the other
         self._beat_again = False  # whether another beat must follow the one that is underway
         self._most_replicas_at_s = asked_at_s
@@ -209,9 +215,10 @@ class Lead:
         """Whether Redis has not yet answered the latest beat, or not yet delivered it to this replica."""
         return self._renewing is not None or self._beat_is_out
 
-    def own_beat_heard(self) -> None:
-        """Notes that our own beat has come back: the subscription works."""
-        self._beat_is_out = False
+    def hears(self) -> bool:
+        """Notes that a message has arrived: the subscription works. Returns whether no answer is due any more."""
+        self._beat_is_out = self.is_deaf = False
+        return self._renewing is None
 
     def note_beliefs(self) -> None:
         """Notes what this leader believes, if it decides."""
@@ -260,7 +267,7 @@ class Lead:
             self.others = others
             self.on_end(OTHER_VERSION)
         else:
-            self.valid_until_s = asked_at_s + LEASE_VALID_S
+            self.valid_until_s, self.is_deaf = asked_at_s + LEASE_VALID_S, self._beat_is_out
             self.on_renewed(self.valid_until_s)
             others_left, self.others = self.others and not others, others
             if others_left:

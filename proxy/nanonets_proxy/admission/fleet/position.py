@@ -14,7 +14,7 @@ from nanonets_proxy.admission.fleet.campaign import Campaign
 from nanonets_proxy.admission.fleet.counts_post import CountsPost
 from nanonets_proxy.admission.fleet.homes.maker import HomeMaker
 from nanonets_proxy.admission.fleet.homes.remote_home import Message, RemoteHome
-from nanonets_proxy.admission.fleet.lead import OTHER_VERSION, Lead
+from nanonets_proxy.admission.fleet.lead import DEAF, OTHER_VERSION, Lead
 from nanonets_proxy.admission.fleet.own_side import OwnSide
 from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.admission.fleet.timers import Beater, Silence, most_ticks
@@ -51,7 +51,7 @@ class Position:
         self.on_void_epoch: Callable[[str, str], None] = lambda *_: None
         """Called with that replica and the reason when no leader can have had this epoch."""
         self.silence = Silence(
-            loop, lambda: most_ticks(self.lead, self.remote, is_sending=bus.is_sending), self.go_alone
+            loop, lambda: most_ticks(self.lead, self.remote, is_sending=bus.is_sending), self._on_silence
         )
         self.beater = Beater(loop, beat)
         self.campaign = Campaign(bus, loop, make.jitter, self._collect, self._note_late, self._forget_epoch)
@@ -103,6 +103,12 @@ class Position:
         self.rush_beat()
         self._changed(reason)
 
+    def _on_silence(self, reason: str) -> None:
+        if self.lead is not None and self.lead.is_deaf:
+            self.campaign.give_back(self.epoch)
+            reason = DEAF
+        self.go_alone(reason)
+
     def _on_stale(self) -> None:
         """Waits for the next leader, which was found meanwhile or will be soon, if Redis can be reached."""
         if self._bus.connected:
@@ -117,6 +123,11 @@ class Position:
             self.lead.note_beliefs()
             self.lead.end()
             self.lead = None
+
+    def hears(self) -> None:
+        """Notes that Redis has delivered a message, of whatever replica."""
+        if self.lead is not None and self.lead.hears():
+            self.silence.heard()
 
     def share_with(self, replicas: int, others: int) -> None:
         """Uses one replica's share, while `replicas` of this version and `others` of other versions are here."""
@@ -231,6 +242,7 @@ class Position:
         self._changed("this replica leads")
 
     def _on_renewed(self, valid_until_s: float) -> None:
-        self.silence.heard()
+        if self.lead is not None and not self.lead.is_deaf:
+            self.silence.heard()
         if self.state is State.LEADING:
             self.room.valid_until_s = valid_until_s

@@ -52,9 +52,13 @@ class Replica:
 
     async def start(self, patience_s: float) -> None:
         """Connects, and waits up to `patience_s` until a leader decides, or another version is here."""
-        self._bus.start(self._inbox.deliver, self.position.go_alone, self._on_unheard)
+        self._bus.start(self._deliver, self.position.go_alone, self._on_unheard)
         self.position.beater.start()
         await wait_at_most(self.position.met, patience_s)
+
+    def _deliver(self, data: bytes) -> None:
+        self.position.hears()
+        self._inbox.deliver(data)
 
     async def stop(self) -> None:
         """Says goodbye. The claims of this replica must have ended."""
@@ -179,11 +183,7 @@ class Replica:
 
     def _on_beat(self, sender: str, epoch: int, message: Message, now_s: float) -> None:
         position = self.position
-        if sender == position.name:
-            if position.lead is not None and position.lead.epoch == epoch:
-                position.lead.own_beat_heard()
-            return
-        if epoch < position.epoch:
+        if sender == position.name or epoch < position.epoch:
             return
         if message.get("gathers"):
             if not position.seeks_lease:

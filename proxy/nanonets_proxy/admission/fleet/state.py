@@ -11,7 +11,9 @@
 | | | silent for `SILENT_TICKS` with a question open, or for `BEATS_MISSED` | ALONE |
 | | | the beat of a leader with a later epoch, or `who` | JOINING |
 | COLLECTING | as ALONE; nobody after JOINING | the replicas said hello (`lead.py`) | LEADING |
-| LEADING | this replica's gate, for all | the lease is lost, or Redis is silent for `SILENT_TICKS` | ALONE |
+| | | Redis is silent for `SILENT_TICKS`, or delivers no message to this replica | ALONE |
+| LEADING | this replica's gate, for all | the lease is lost, or Redis is silent for `LEAD_TICKS` | ALONE |
+| | | Redis delivers no message to this replica for `LEAD_TICKS`, not even its own beat | ALONE |
 | | | the beat of a leader with a later epoch | JOINING |
 | any | | the connection to Redis is lost, or another replica gathers | ALONE |
 

@@ -1,0 +1,94 @@
+"""Messages that are lost in one direction for as long as the fleet lives: no caller may wait for them."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+from nanonets_proxy.admission.fleet.state import State
+from simulator.limiters import FixedWindow
+from support.gate.fleet_scene import FleetScene
+from support.gate.virtual_loop import run_virtually
+
+Act = Callable[[FleetScene], Awaitable[None]]
+RUN_S = 20.0
+
+
+def in_fleet(test: Act, replicas: int = 3, callers: int = 24) -> None:
+    """Runs a test in a fleet that knows its limit."""
+
+    async def main() -> None:
+        scene = FleetScene(replicas, FixedWindow(40, 4.0))
+        await scene.start()
+        for number in range(replicas):
+            scene.callers(number, callers // replicas, f"r{number}c")
+        await asyncio.sleep(24.0)
+        scene.counts.clear()
+        scene.changes.clear()
+        await test(scene)
+        await scene.stop()
+
+    run_virtually(main())
+
+
+def deafen(scene: FleetScene, number: int) -> None:
+    """Loses all messages to a replica, also its own ones."""
+    scene.buses[number].passes = lambda _: False
+
+
+async def states(scene: FleetScene, for_s: float) -> list[Counter[State]]:
+    """Returns how often each replica was seen in each state."""
+    found = [Counter[State]() for _ in scene.replicas]
+    for _ in range(round(for_s / 0.01)):
+        await asyncio.sleep(0.01)
+        for replica, seen in zip(scene.replicas, found, strict=True):
+            seen[replica.state] += 1
+    return found
+
+
+def served(scene: FleetScene) -> list[int]:
+    by_replica = scene.counts.served_by(lambda key: key[0])
+    return [by_replica[number] for number in range(len(scene.replicas))]
+
+
+# --- a leader that hears nothing ------------------------------------------------------------------
+
+
+def test_a_leader_that_hears_nothing_lets_another_replica_lead_within_2_s() -> None:
+    async def run(scene: FleetScene) -> None:
+        deaf = scene.leader
+        deafen(scene, deaf)
+        await asyncio.sleep(2.0)
+        assert scene.leader not in (deaf, -1)
+        found = await states(scene, RUN_S)
+        assert found[deaf].keys() <= {State.ALONE, State.COLLECTING}
+        assert {reason for _, number, _, reason in scene.changes if number == deaf} == {
+            "this replica hears nothing from Redis, not even its own beats"
+        }
+        assert scene.counts.errors == []
+        assert min(served(scene)) > 0
+
+    in_fleet(run)
+
+
+def test_a_replica_that_hears_nothing_keeps_no_other_from_the_lead() -> None:
+    async def run(scene: FleetScene) -> None:
+        deaf = (scene.leader + 1) % 3
+        deafen(scene, deaf)
+        scene.kill(scene.leader)
+        await asyncio.sleep(3.0)
+        assert scene.leader not in (deaf, -1)
+        found = await states(scene, RUN_S)
+        assert found[scene.leader].keys() == {State.LEADING}
+        assert found[deaf].keys() <= {State.ALONE, State.COLLECTING}
+
+    in_fleet(run)
+
+
+def test_a_single_replica_that_hears_nothing_decides_alone() -> None:
+    async def run(scene: FleetScene) -> None:
+        deafen(scene, 0)
+        await states(scene, RUN_S)
+        assert scene.replicas[0].state is not State.LEADING
+        assert served(scene)[0] > 0.9 * RUN_S * 10
+
+    in_fleet(run, 1, 8)
