@@ -10,7 +10,7 @@ from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, Bus
 from nanonets_proxy.admission.fleet.bus.post import Inbox
 from nanonets_proxy.admission.fleet.hello import make_alive
 from nanonets_proxy.admission.fleet.homes.maker import HomeMaker
-from nanonets_proxy.admission.fleet.homes.remote_home import Message
+from nanonets_proxy.admission.fleet.homes.remote_home import UNANSWERED, Message
 from nanonets_proxy.admission.fleet.lead import OTHER_VERSION
 from nanonets_proxy.admission.fleet.position import Position
 from nanonets_proxy.admission.fleet.state import BEAT_S, BEATS_MISSED, GATHER_BEAT_S, State
@@ -135,6 +135,9 @@ class Replica:
         elif self._alive_at_s + _ALIVE_EACH_S <= now_s and position.remote is not None and position.remote.joined:
             self._alive_at_s, places = now_s, self.own.policy.max_in_flight
             position.post.send(position.leader, make_alive(self.room, places, position.remote))
+            if not position.remote.still_answers(now_s):
+                position.go_alone(UNANSWERED)
+                wait_s = self.campaign.pause_s()
         if self.is_coordinated:
             self._coordinated_at_s = now_s
         self.room.expire(now_s)

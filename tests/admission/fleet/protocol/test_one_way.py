@@ -4,8 +4,10 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
+import orjson
+
 from nanonets_proxy.admission.fleet.state import State
-from simulator.limiters import FixedWindow
+from simulator.limiters import FixedWindow, SlidingLog
 from support.gate.fleet_scene import FleetScene
 from support.gate.virtual_loop import run_virtually
 
@@ -28,6 +30,17 @@ def in_fleet(test: Act, replicas: int = 3, callers: int = 24) -> None:
         await scene.stop()
 
     run_virtually(main())
+
+
+def lose(scene: FleetScene, to: int, *, of: int, but: tuple[str, ...] = ()) -> None:
+    """Loses the messages of one replica to another, but not those of some kinds."""
+    sender = scene.replicas[of].position.name
+
+    def passes(data: bytes) -> bool:
+        envelope = orjson.loads(data)
+        return envelope["from"] != sender or all(message["t"] in but for message in envelope["is"])
+
+    scene.buses[to].passes = passes
 
 
 def deafen(scene: FleetScene, number: int) -> None:
@@ -92,3 +105,42 @@ def test_a_single_replica_that_hears_nothing_decides_alone() -> None:
         assert served(scene)[0] > 0.9 * RUN_S * 10
 
     in_fleet(run, 1, 8)
+
+
+# --- a leader that seems to live ------------------------------------------------------------------
+
+
+def test_requests_that_wait_leave_a_leader_that_does_not_answer_any_more() -> None:
+    """The requests have been told to wait, so none of them is a question."""
+
+    async def run(scene: FleetScene) -> None:
+        followers = [number for number in range(3) if number != scene.leader]
+        for number in followers:
+            lose(scene, number, of=scene.leader, but=("beat", "granted"))
+        found = await states(scene, RUN_S)
+        for number in followers:
+            assert found[number][State.FOLLOWING] < 2.0 * 100
+            assert served(scene)[number] > 0
+
+    in_fleet(run)
+
+
+def test_requests_that_wait_leave_a_leader_that_does_not_hear_them_any_more() -> None:
+    async def run(scene: FleetScene) -> None:
+        follower = (scene.leader + 1) % 3
+        scene.limiter = SlidingLog(1, 30.0)
+        await asyncio.sleep(5.0)
+        lose(scene, scene.leader, of=follower)
+        found = await states(scene, RUN_S)
+        assert found[follower][State.FOLLOWING] < 2.0 * 100
+
+    in_fleet(run)
+
+
+def test_a_follower_stays_with_a_leader_whose_limit_is_used_up() -> None:
+    async def run(scene: FleetScene) -> None:
+        scene.limiter = SlidingLog(1, 30.0)
+        await asyncio.sleep(RUN_S)
+        assert scene.changes == []
+
+    in_fleet(run)

@@ -8,6 +8,10 @@
 A claim that is asked for stays in `asked` until the leader's first answer. The replica takes its silence as a loss.
 A lost `unanswered` is not repeated: the leader waits for it only `REPORT_LOST_S` longer. Any other message that is
 lost shows when the leader compares its claims with those of `alive`, which also tells which ones are paused.
+
+A claim that has been told to wait may do so for long. If the leader is silent meanwhile, the replica asks for such
+a claim again. Otherwise, claims would wait for a leader that does not hear them any more, or whose answers get
+lost.
 """
 
 import asyncio
@@ -22,6 +26,7 @@ from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason
 
 Message: TypeAlias = dict[str, Any]
 
+UNANSWERED: Final = "the leader does not answer this replica"
 _STALE_S: Final = 1.0
 """A later grant is not used: the leader may have forgotten this replica, and count it as used long ago."""
 _LATE_S: Final = 0.005
@@ -40,6 +45,7 @@ class RemoteHome:
         self._waiting: dict[int, OwnClaim] = {}
         self.asked: set[int] = set()
         """The claims that the leader has not yet answered."""
+        self._silent = 0  # how often `still_answers` was called since the leader's latest decision
 
     def join(self) -> None:
         """Sends what was kept back: the leader has said welcome."""
@@ -60,6 +66,9 @@ class RemoteHome:
     def enter(self, claim: OwnClaim, now_s: float) -> None:
         self._waiting[claim.number] = claim
         self.asked.add(claim.number)
+        self._ask(claim, now_s)
+
+    def _ask(self, claim: OwnClaim, now_s: float) -> None:
         self._send(
             {
                 "t": "ask",
@@ -111,6 +120,19 @@ class RemoteHome:
         self._kept.clear()
         self._send_now = _discard
 
+    def still_answers(self, now_s: float) -> bool:
+        """Returns whether the leader answers, as far as is known. The replica calls it every half second.
+
+        If claims wait and no answer has come since the last call, it asks for one of them again.
+        """
+        if not self._waiting:
+            self._silent = 0
+            return True
+        if self._silent == 1:
+            self._ask(next(iter(self._waiting.values())), now_s)
+        self._silent += 1
+        return self._silent <= 2
+
     def waiting(self) -> list[int]:
         """Returns the numbers of the claims that wait for the leader's decision."""
         return list(self._waiting)
@@ -136,13 +158,14 @@ class RemoteHome:
         """Acts on the leader's answer to a claim."""
         number, what = message["n"], message["t"]
         self.asked.discard(number)
-        if what == "wait":
-            if number in self._waiting:
-                self._waiting[number].must_wait()
-            return
         if what == "lost":
             if number in self._waiting:
                 self.enter(self._waiting[number], self._loop.time())
+            return
+        self._silent = 0
+        if what == "wait":
+            if number in self._waiting:
+                self._waiting[number].must_wait()
             return
         claim = self._waiting.pop(number, None)
         if claim is None:
