@@ -7,6 +7,7 @@
 | OPEN, after `open`: the host decides for all members | | |
 | COLLECTING, OPEN | replicas with another version of the protocol are here | ended, as below |
 | all | the lease is lost, or Redis refuses to renew it | ended: `on_end` is called with the reason |
+| COLLECTING | a defect keeps it from opening | `on_unfit` is called: ended, and the lease is given back |
 | all | Redis confirms beats and delivers nothing | `is_deaf`: `position.py` ends it, and gives the lease back |
 
 A leader that hears nothing would grant only to itself, and its beats would keep all others from the lead.
@@ -77,6 +78,8 @@ class Lead:
         """Set by `open`."""
         self.on_end: Callable[[str], None] = lambda _: None
         """Called with the reason when the lease is lost."""
+        self.on_unfit: Callable[[str], None] = lambda _: None
+        """Called with the reason when this replica has the lease, and cannot lead."""
         self.on_renewed: Callable[[float], None] = lambda _: None
         """Called after each renewal with the instant until which the leader may decide."""
         self.on_ready: Callable[[], None] = lambda: None
@@ -118,7 +121,7 @@ class Lead:
         try:
             self.on_ready()
         except Exception:
-            self.on_end("a defect kept this replica from its lead")  # half a leader would keep others from leading
+            self.on_unfit("a defect kept this replica from its lead")  # half a leader would keep others from it
             raise
 
     def open(self, home: "LocalHome", policy: GatePolicy, send: "Callable[[str, Message], None]") -> None:

@@ -13,7 +13,7 @@ from nanonets_proxy.admission.fleet.bus.post import Post
 from nanonets_proxy.admission.fleet.campaign import Campaign
 from nanonets_proxy.admission.fleet.counts_post import CountsPost
 from nanonets_proxy.admission.fleet.homes.maker import HomeMaker
-from nanonets_proxy.admission.fleet.homes.remote_home import Message, RemoteHome
+from nanonets_proxy.admission.fleet.homes.remote_home import UNANSWERED, Message, RemoteHome
 from nanonets_proxy.admission.fleet.lead import DEAF, OTHER_VERSION, Lead
 from nanonets_proxy.admission.fleet.own_side import OwnSide
 from nanonets_proxy.admission.fleet.state import State
@@ -21,6 +21,7 @@ from nanonets_proxy.admission.fleet.timers import Beater, Silence, most_ticks
 from nanonets_proxy.core.access.shared_counts import SharedCounts
 from nanonets_proxy.core.ratelimit.fleet.grant_log import GrantLog
 from nanonets_proxy.core.ratelimit.fleet.names import Names
+from nanonets_proxy.core.ratelimit.fleet.rejoins import Rejoins
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Position:
         self.room, self.beliefs = self.own.room, self.own.beliefs
         self.leader = ""
         """The name of the latest leader; empty: it has resigned, or none was heard."""
+        self._rejoins = Rejoins()
         self.epoch = 0
         """The largest epoch that this replica has heard of."""
         self.epoch_of = ""
@@ -96,6 +98,7 @@ class Position:
         if self.lead is not None and self.lead.others != self.own.others:
             self.own.others, decides_alone = self.lead.others, False
         self._leave_lead()
+        self._rejoins.left(self._loop.time())
         self.state = State.ALONE
         if not decides_alone:
             self.own.decide_alone(is_remote=self.remote is not None)
@@ -104,9 +107,16 @@ class Position:
         self._changed(reason)
 
     def _on_silence(self, reason: str) -> None:
+        now_s = self._loop.time()
+        self._rejoins.left(now_s)
         if self.lead is not None and self.lead.is_deaf:
-            self.campaign.give_back(self.epoch)
-            reason = DEAF
+            self._give_up(DEAF)
+        else:
+            self.go_alone(reason if self._rejoins.may_join(self.leader, now_s) else UNANSWERED)
+
+    def _give_up(self, reason: str) -> None:
+        """Lets another replica lead, since this one cannot."""
+        self.campaign.give_back(self.epoch)
         self.go_alone(reason)
 
     def _on_stale(self) -> None:
@@ -159,6 +169,10 @@ class Position:
         """Returns whether this replica follows this leader, or has said hello to it."""
         return self.remote is not None and self.remote.epoch == epoch and self.leader == leader
 
+    def may_join(self, leader: str) -> bool:
+        """Returns whether it may join this leader. After short times with it, this replica waits a while."""
+        return self._rejoins.may_join(leader, self._loop.time())
+
     def hello(self, epoch: int) -> Message:
         """Returns what this replica tells the leader of this epoch."""
         if self.lead is not None:
@@ -174,6 +188,7 @@ class Position:
     def join(self, leader: str, epoch: int) -> None:
         """Says hello to a leader; empty: waits for one. Until its welcome, nobody grants anything here."""
         self._leave_lead()
+        self._rejoins.joined(leader, self._loop.time())
         self.leader, self.epoch = leader, epoch
         self.epoch_of = leader or self.epoch_of
         hello = self.hello(epoch)
@@ -194,6 +209,7 @@ class Position:
         if self.stopped or not self.seeks_lease or won.epoch <= self.epoch:
             return False
         self._leave_lead()
+        self._rejoins.left(asked_at_s)
         if self.remote is not None:  # the gate from before is out of date
             self.own.renew(is_remote=True)
             self.remote = None
@@ -202,7 +218,7 @@ class Position:
         self.epoch, self.leader, self.epoch_of = won.epoch, self.name, self.name
         beliefs, counts = self.beliefs, self.counts.shared
         self.lead = Lead(self.name, won, self.own.replicas, asked_at_s, self._bus, beliefs, counts, self._loop)
-        self.lead.on_end, self.lead.on_renewed = self.go_alone, self._on_renewed
+        self.lead.on_end, self.lead.on_unfit, self.lead.on_renewed = self.go_alone, self._give_up, self._on_renewed
         self.lead.on_ready = partial(self._open, self.lead)
         self.lead.own_log = lambda: [grant[:3] for grant in self.own.granted()]
         self.room.on_own_grant = self.lead.note_grant

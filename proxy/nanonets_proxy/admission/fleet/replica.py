@@ -196,9 +196,11 @@ class Replica:
             if "others" in message:
                 self._on_other_version(message, now_s)
             return
+        follows = position.follows(sender, epoch)
+        if not follows and not position.may_join(sender):
+            return
         self._beat_heard_at_s, self._seems_silent, self.own.others = now_s, False, 0
         self.own.replicas = max(2, message["replicas"])  # the leader, and this replica
-        follows = position.follows(sender, epoch)
         self.beliefs.note_beat(message, epoch, message["sent_at_s"], is_of_known_leader=follows)
         if not follows:
             position.join(sender, epoch)

@@ -3,6 +3,7 @@
 | state | decides | event | next state |
 |---|---|---|---|
 | ALONE | this replica's gate, with its share | the beat of a leader | JOINING |
+| | | the beat of a leader with which the latest times were short (`Rejoins`) | ALONE |
 | | | the beat of a leader that gathers | ALONE, and tells it to be here |
 | | | the lease is won | COLLECTING |
 | JOINING | nobody: requests wait | the leader's welcome | FOLLOWING |
@@ -12,7 +13,7 @@
 | | | no answer in 0.5 s to a question that was repeated, since the leader was silent for as long | ALONE |
 | | | the beat of a leader with a later epoch, or `who` | JOINING |
 | COLLECTING | as ALONE; nobody after JOINING | the replicas said hello (`lead.py`) | LEADING |
-| | | Redis is silent for `SILENT_TICKS`, or delivers no message to this replica | ALONE |
+| | | Redis is silent for `SILENT_TICKS`, or delivers no message to this replica; a defect | ALONE |
 | LEADING | this replica's gate, for all | the lease is lost, or Redis is silent for `LEAD_TICKS` | ALONE |
 | | | Redis delivers no message to this replica for `LEAD_TICKS`, not even its own beat | ALONE |
 | | | the beat of a leader with a later epoch | JOINING |

@@ -5,7 +5,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import orjson
+import pytest
 
+from nanonets_proxy.admission.fleet.bus.post import seal
+from nanonets_proxy.admission.fleet.lead import Lead
+from nanonets_proxy.admission.fleet.position import Position
 from nanonets_proxy.admission.fleet.state import State
 from simulator.limiters import FixedWindow, SlidingLog
 from support.gate.fleet_scene import FleetScene
@@ -58,6 +62,10 @@ async def states(scene: FleetScene, for_s: float) -> list[Counter[State]]:
     return found
 
 
+def roles(scene: FleetScene) -> list[str]:
+    return sorted(replica.state.value for number, replica in enumerate(scene.replicas) if number not in scene.dead)
+
+
 def served(scene: FleetScene) -> list[int]:
     by_replica = scene.counts.served_by(lambda key: key[0])
     return [by_replica[number] for number in range(len(scene.replicas))]
@@ -107,6 +115,32 @@ def test_a_single_replica_that_hears_nothing_decides_alone() -> None:
     in_fleet(run, 1, 8)
 
 
+def test_a_replica_with_a_defect_that_keeps_it_from_its_lead_lets_another_lead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opens = Position._open
+
+    async def run(scene: FleetScene) -> None:
+        scene.loop.set_exception_handler(lambda *_: None)
+        defective = scene.replicas[(scene.leader + 1) % 3].position
+
+        def fail(self: Position, lead: Lead) -> None:
+            if self is defective:
+                raise ZeroDivisionError("a defect")
+            opens(self, lead)
+
+        monkeypatch.setattr(Position, "_open", fail)
+        scene.kill(scene.leader)
+        for bus in scene.buses:
+            if bus.name != defective.name:
+                bus.connects_at_s = scene.loop.time() + 2.0  # so that the defective one tries first
+        await asyncio.sleep(6.0)
+        assert scene.leader >= 0
+        assert roles(scene) == ["following", "leading"]
+
+    in_fleet(run)
+
+
 # --- a leader that seems to live ------------------------------------------------------------------
 
 
@@ -133,6 +167,81 @@ def test_requests_that_wait_leave_a_leader_that_does_not_hear_them_any_more() ->
         lose(scene, scene.leader, of=follower)
         found = await states(scene, RUN_S)
         assert found[follower][State.FOLLOWING] < 2.0 * 100
+
+    in_fleet(run)
+
+
+def test_a_follower_that_no_welcome_reaches_uses_its_share() -> None:
+    """It hears the beats. With each of them, it could say hello, and its requests would wait for the welcome."""
+
+    async def run(scene: FleetScene) -> None:
+        follower = (scene.leader + 1) % 3
+        lose(scene, follower, of=scene.leader, but=("beat", "granted"))
+        found = await states(scene, 60.0)
+        assert found[follower][State.ALONE] > 0.9 * 60.0 * 100
+        assert served(scene)[follower] > 60
+        assert {reason for at_s, number, _, reason in scene.changes if number == follower} == {
+            "no answer from Redis or from the leader",
+            "the leader does not answer this replica",
+        }
+        assert len(scene.changes) < 20
+
+    in_fleet(run)
+
+
+def test_a_follower_that_is_welcome_and_gets_no_answer_uses_its_share() -> None:
+    async def run(scene: FleetScene) -> None:
+        follower = (scene.leader + 1) % 3
+        lose(scene, follower, of=scene.leader, but=("beat", "granted", "welcome"))
+        found = await states(scene, 60.0)
+        assert found[follower][State.ALONE] > 0.9 * 60.0 * 100
+        assert served(scene)[follower] > 60
+
+    in_fleet(run)
+
+
+def test_a_follower_joins_once_the_leader_welcomes_it_again() -> None:
+    async def run(scene: FleetScene) -> None:
+        follower = (scene.leader + 1) % 3
+        lose(scene, follower, of=scene.leader, but=("beat", "granted"))
+        await asyncio.sleep(60.0)
+        scene.buses[follower].passes = lambda _: True
+        await asyncio.sleep(8.5)
+        assert scene.replicas[follower].state is State.FOLLOWING
+
+    in_fleet(run)
+
+
+def test_a_follower_joins_another_leader_at_once() -> None:
+    async def run(scene: FleetScene) -> None:
+        follower = (scene.leader + 1) % 3
+        lose(scene, follower, of=scene.leader, but=("beat", "granted"))
+        await asyncio.sleep(60.0)
+        scene.kill(scene.leader)
+        await asyncio.sleep(2.0)
+        assert roles(scene) == ["following", "leading"]
+
+    in_fleet(run)
+
+
+def test_a_program_that_only_beats_moves_no_replica_again_and_again() -> None:
+    """It has the password of Redis, and invents a later epoch each time."""
+
+    async def run(scene: FleetScene) -> None:
+        async def beat() -> None:
+            while True:
+                await asyncio.sleep(0.25)
+                epoch = max(replica.position.epoch for replica in scene.replicas) + 1
+                raw = seal("evil", epoch, 0.0, [{"t": "beat", "replicas": 3}])
+                for bus in scene.buses:
+                    bus.deliver(raw, scene.loop)
+
+        scene.tasks.append(scene.loop.create_task(beat()))
+        await asyncio.sleep(20.0)
+        scene.changes.clear()
+        await asyncio.sleep(RUN_S)
+        assert len(scene.changes) < 50
+        assert scene.counts.errors == []
 
     in_fleet(run)
 
