@@ -167,7 +167,7 @@ class Position:
 
     def follows(self, leader: str, epoch: int) -> bool:
         """Returns whether this replica follows this leader, or has said hello to it."""
-        return self.remote is not None and self.remote.epoch == epoch and self.leader == leader
+        return self.remote is not None and (self.leader, self.epoch) == (leader, epoch)
 
     def may_join(self, leader: str) -> bool:
         """Returns whether it may join this leader. After short times with it, this replica waits a while."""
@@ -192,7 +192,7 @@ class Position:
         self.leader, self.epoch = leader, epoch
         self.epoch_of = leader or self.epoch_of
         hello = self.hello(epoch)
-        self.remote = RemoteHome(epoch, lambda message: self.post.send(leader, message), self._loop)
+        self.remote = RemoteHome(lambda message: self.post.send(leader, message), self._loop)
         self.state = State.JOINING
         self.room.valid_until_s = math.inf
         self.room.move(self.remote, epoch)

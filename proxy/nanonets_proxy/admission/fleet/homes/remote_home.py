@@ -36,8 +36,7 @@ _LATE_S: Final = 0.005
 class RemoteHome:
     """Passes claims to the leader."""
 
-    def __init__(self, epoch: int, send: Callable[[Message], None], loop: asyncio.AbstractEventLoop) -> None:
-        self.epoch = epoch
+    def __init__(self, send: Callable[[Message], None], loop: asyncio.AbstractEventLoop) -> None:
         self.joined = False
         self._send_now = send
         self._kept: list[Message] = []
