@@ -74,7 +74,7 @@ class Position:
     @property
     def seeks_lease(self) -> bool:
         """Whether nobody leads, as far as this replica knows: it is alone, or its leader has just resigned."""
-        return self.state is State.ALONE or (self.state is State.JOINING and not self.leader)
+        return self.state is State.ALONE or not self.leader
 
     def rush_beat(self) -> None:
         """Lets the next beat come at once, or in a moment if this replica must campaign first."""
