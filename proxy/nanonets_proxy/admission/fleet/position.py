@@ -120,12 +120,9 @@ class Position:
         self.go_alone(reason)
 
     def _on_stale(self) -> None:
-        """Waits for the next leader, which was found meanwhile or will be soon, if Redis can be reached."""
-        if self._bus.connected:
-            self.join("", self.epoch)
-            self.rush_beat()
-        else:
-            self.go_alone("the process stood still for too long")
+        """Waits for the next leader, which was found meanwhile or will be soon. A lost connection ends the lead."""
+        self.join("", self.epoch)
+        self.rush_beat()
 
     def _leave_lead(self) -> None:
         """Ends what only a leader has."""
