@@ -244,8 +244,6 @@ class Position:
 
     def _open(self, lead: Lead) -> None:
         """Begins to decide for all replicas that said hello."""
-        if self.stopped or lead is not self.lead or lead.host is not None:
-            return
         self.state = State.LEADING
         home = self.own.make_leading()
         lead.open(home, self.own.policy, self.post.send)
