@@ -205,7 +205,6 @@ class Position:
         """
         if self.stopped or not self.seeks_lease or won.epoch <= self.epoch:
             return False
-        self._leave_lead()
         self._rejoins.left(asked_at_s)
         if self.remote is not None:  # the gate from before is out of date
             self.own.renew(is_remote=True)
