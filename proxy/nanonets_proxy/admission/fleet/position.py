@@ -226,13 +226,10 @@ class Position:
     def _forget_epoch(self, reason: str) -> None:
         """Forgets an epoch that no leader can have had. Otherwise, this replica would ignore all true leaders."""
         self.on_void_epoch(self.epoch_of, reason)
-        if self.seeks_lease:
-            self.epoch = 0
+        self.epoch = 0
 
     def _note_late(self, won: Won) -> None:
         """Notes what the last leader kept. The lease came too late to lead with it."""
-        if self.stopped:
-            return
         self._note_kept(won)
         if self.state is State.ALONE and not self.own.decides:
             self.own.decide_alone(is_remote=False)
