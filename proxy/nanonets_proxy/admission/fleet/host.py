@@ -136,9 +136,8 @@ class Host:
         self._logged[name] = largest
         if len(self._logged) > _MAX_LOGS:
             del self._logged[next(iter(self._logged))]
-        for number in message["refused"]:
-            if (ended := claims.pop(number, None)) is not None and ended.is_granted:
-                self.home.settle(ended, Outcome.UNUSED, None, quota_used_up=False)
+        for number in granted.intersection(message["refused"]):
+            self.home.settle(claims.pop(number), Outcome.UNUSED, None, quota_used_up=False)
         for number, scope, lane, wait_s, cost, age_s, is_counted in message["held"]:
             age_s = min(age_s, _MOST_HELD_S)
             known = claims.get(number)

@@ -227,3 +227,25 @@ def test_a_request_that_a_replica_granted_itself_counts_from_then(*, is_counted:
         assert limit.in_flight == 0
 
     in_fleet(1, None, run)
+
+
+def test_a_refused_request_that_waits_again_at_the_leader_leaves_its_queue_with_the_next_hello() -> None:
+    """The replica was refused while it was alone, and the hello that told the leader was lost."""
+
+    async def run(scene: FleetScene) -> None:
+        lead = scene.replicas[scene.leader].position.lead
+        assert lead is not None
+        assert lead.host is not None
+        host, now_s = lead.host, scene.processes[scene.leader].time()
+        host._answer = Mock()  # otherwise the leader forgets a member whose messages reach nobody
+        hello = {"from": "x", "sent_at_s": now_s, "places": 1, "scopes": {}, "held": [], "refused": [], "logged": []}
+        ask = {"t": "ask", "scope": "s", "lane": "l", "kind": "k", "wait": 9.0, "urgency": 3, "cost": 1}
+        host.hello(hello, now_s)
+        numbers = range(100)
+        for number in numbers:
+            host.handle(ask | {"from": "x", "n": number, "sent_at_s": now_s}, now_s)
+        assert host.home.gate.waiting > 0
+        host.hello(hello | {"refused": [*numbers]}, now_s)
+        assert (host.home.gate.waiting, host.home.gate.in_flight) == (0, 0)
+
+    in_fleet(1, None, run)
