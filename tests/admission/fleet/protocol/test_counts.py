@@ -238,7 +238,15 @@ def test_a_refused_request_that_waits_again_at_the_leader_leaves_its_queue_with_
         assert lead.host is not None
         host, now_s = lead.host, scene.processes[scene.leader].time()
         host._answer = Mock()  # otherwise the leader forgets a member whose messages reach nobody
-        hello = {"from": "x", "sent_at_s": now_s, "places": 1, "scopes": {}, "held": [], "refused": [], "logged": []}
+        hello = {
+            "from": "x",
+            "sent_at_s": now_s,
+            "places": 1,
+            "scopes": {},
+            "held": [],
+            "refused": [],
+            "logged": [],
+        }
         ask = {"t": "ask", "scope": "s", "lane": "l", "kind": "k", "wait": 9.0, "urgency": 3, "cost": 1}
         host.hello(hello, now_s)
         numbers = range(100)
