@@ -164,8 +164,7 @@ class Host:
         name, what = message["from"], message["t"]
         member = self.members.get(name)
         if member is None:
-            if what != "bye":
-                self._answer(name, {"t": "who"})
+            self._answer(name, {"t": "who"})
             return
         member.heard_at_s = now_s
         if what == "ask":
