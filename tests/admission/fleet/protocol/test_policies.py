@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from support.gate.fleet_scene import FleetScene
@@ -30,6 +31,41 @@ def test_while_other_limits_are_rolled_out_no_scope_gets_the_limit_of_another(*,
             scene.callers(number, 20, f"r{number}c")
         await asyncio.sleep(20.0)
         assert len(scene.counts.served_at_s) == pytest.approx(200, rel=0.15)
+        await scene.stop()
+
+    run_virtually(main())
+
+
+def test_a_reload_applies_also_to_a_replica_that_gathers_the_others_for_long() -> None:
+    """While another version is here, a replica of each version gathers, and all use their shares."""
+
+    async def main() -> None:
+        old = FleetScene(1, None, POLICY)
+        new = FleetScene(1, None, POLICY, redis=old.redis.other_version())
+        for scene in (old, new):
+            await scene.start()
+        await asyncio.sleep(3.0)
+        replica = new.replicas[0]
+        assert replica.state is State.COLLECTING
+        replica.change_policy(replace(POLICY, static_limits=StaticLimits((replace(ROW, count=8),))))
+        assert [row.count for row in replica.gate().policy.static_limits.rows] == [4]
+        for scene in (old, new):
+            await scene.stop()
+
+    run_virtually(main())
+
+
+def test_two_parts_of_a_share_change_nothing_while_a_leader_decides() -> None:
+    """The earlier process of a restart asks its leader, or leads, until it ends."""
+
+    async def main() -> None:
+        scene = FleetScene(2, None, POLICY)
+        await scene.start()
+        await asyncio.sleep(1.0)
+        homes = [replica.room._home for replica in scene.replicas]
+        for replica in scene.replicas:
+            replica.use_part(2)
+        assert [replica.room._home for replica in scene.replicas] == homes
         await scene.stop()
 
     run_virtually(main())
