@@ -100,18 +100,57 @@ def test_requests_that_no_longer_wait_for_a_place_take_no_memory() -> None:
     """And each of them leaves in the same time, however many there are: a stop rejects all of them at once."""
 
     async def main() -> None:
-        scene = FleetScene(1, None, POLICY)
+        scene = FleetScene(2, None, POLICY)
         await scene.start()
         await asyncio.sleep(1.0)
-        room, loop = scene.replicas[0].room, scene.loop
-        await granted(scene, 0, PLACES)
+        number = scene.leader
+        room, loop = scene.replicas[number].room, scene.loop
+        in_use = await granted(scene, number, PLACES)
         for _ in range(500):
             ticket = Ticket("account", loop.time() + 100.0, "c")
             assert room.enter(ticket, loop.time()) is not None
-            await asyncio.sleep(0.001)
+            assert room._places._waiting
             room.leave(ticket)
         assert (room.waiting, room.in_flight) == (0, PLACES)
         assert len(room._places._in_order) < 100
+        room.settle(in_use[0], Outcome.SERVED)
+        await scene.request(number, "next")
+        await scene.stop()
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("all_resume", [False, True])
+def test_beyond_its_places_the_request_that_paused_first_gives_up(*, all_resume: bool) -> None:
+    """A paused request keeps its connection to the upstream. If all others resume, the newest one gives up."""
+
+    async def main() -> None:
+        scene = FleetScene(1, None, POLICY)
+        await scene.start()
+        await asyncio.sleep(1.0)
+        room, ended = scene.replicas[0].room, []
+
+        def pause(ticket: Ticket) -> None:
+            room.pause(ticket, lambda: ended.append(ticket))
+
+        slow = await granted(scene, 0, PLACES)
+        for ticket in slow:
+            pause(ticket)
+        others = await granted(scene, 0, PLACES)
+        resuming = [scene.loop.create_task(room.resume(ticket)) for ticket in slow if all_resume]
+        await asyncio.sleep(0)
+        assert ended == []
+        pause(others[0])
+        assert ended == [others[0] if all_resume else slow[0]]
+        if not all_resume:
+            pause(others[0])  # which is paused already
+            assert ended == [slow[0]]
+        assert room.in_flight == (PLACES if all_resume else PLACES - 1)
+        assert scene.replicas[0].gate().in_flight == room.in_flight
+        assert not any(task.done() for task in resuming)
+        room.settle(ended[0], Outcome.FAILED)
+        await asyncio.wait_for(room.resume(slow[0] if all_resume else others[0]), 0.1)
+        assert room.in_flight == PLACES
         await scene.stop()
 
     run_virtually(main())
