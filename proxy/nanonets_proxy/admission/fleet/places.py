@@ -7,7 +7,6 @@ for a permit again.
 
 import asyncio
 import heapq
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -37,8 +36,8 @@ class Places:
         self._in_order: list[tuple[int, OwnClaim]] = []  # a heap by number; claims that have left stay for a while
         self._asking: dict[OwnClaim, None] = {}  # the claims that ask again, until their home has answered
         self._fills = False
-        self._paused: dict[OwnClaim, None] = {}
-        self._resuming: deque[OwnClaim] = deque()
+        self._paused: dict[OwnClaim, Callable[[], None]] = {}  # how each gives up
+        self._resuming: dict[OwnClaim, asyncio.Future[None]] = {}
 
     @property
     def is_free(self) -> bool:
@@ -83,10 +82,7 @@ class Places:
             claim.has_place = False
             self.taken -= 1
         self._paused.pop(claim, None)
-        claim.give_up = None
-        if claim in self._resuming:
-            self._resuming.remove(claim)
-            claim.resuming = None
+        self._resuming.pop(claim, None)
         self._waiting.pop(claim, None)
 
     def pause(self, claim: OwnClaim, give_up: Callable[[], None]) -> None:
@@ -95,12 +91,8 @@ class Places:
             if not self._paused:
                 give_up()
                 return
-            first = next(iter(self._paused))
-            del self._paused[first]
-            if first.give_up is not None:
-                first.give_up()
-        claim.give_up = give_up
-        self._paused[claim] = None
+            self._paused.pop(next(iter(self._paused)))()
+        self._paused[claim] = give_up
         claim.has_place = False
         claim.ticket.state = TicketState.PAUSED
         self.taken -= 1
@@ -113,9 +105,8 @@ class Places:
             self._place(claim)
             self._resumed(claim)
             return
-        claim.resuming = self._loop.create_future()
-        self._resuming.append(claim)
-        await claim.resuming
+        future = self._resuming[claim] = self._loop.create_future()
+        await future
 
     def fill(self) -> None:
         """Gives free places to paused claims that resume, and lets claims that wait for a place ask again."""
@@ -143,11 +134,11 @@ class Places:
             self._resume_first()
 
     def _resume_first(self) -> None:
-        claim = self._resuming.popleft()
+        claim = next(iter(self._resuming))
+        future = self._resuming.pop(claim)
         self._place(claim)
-        if claim.resuming is not None and not claim.resuming.done():
-            claim.resuming.set_result(None)
-        claim.resuming = None
+        if not future.done():  # else its task is ending, and calls `leave`
+            future.set_result(None)
         self._resumed(claim)
 
     def _place(self, claim: OwnClaim) -> None:

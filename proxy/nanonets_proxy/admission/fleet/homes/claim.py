@@ -79,10 +79,7 @@ class Claim:
 class OwnClaim(Claim):
     """The claim of a request of this replica."""
 
-    __slots__ = (
-        *("epoch", "error", "future", "give_up", "has_place", "on_granted", "on_must_wait"),
-        *("resuming", "ticket", "told_epoch"),
-    )
+    __slots__ = ("epoch", "error", "future", "has_place", "on_granted", "on_must_wait", "ticket", "told_epoch")
 
     def __init__(
         self,
@@ -106,9 +103,6 @@ class OwnClaim(Claim):
         """The epoch of the leader that granted the claim, or knows of it; 0: no leader does."""
         self.told_epoch = 0
         """The epoch of the leader that a hello has told of the claim, until its welcome; else 0."""
-        self.give_up: Callable[[], None] | None = None
-        """Set while the request is paused."""
-        self.resuming: asyncio.Future[None] | None = None
 
     @property
     def is_paused(self) -> bool:
