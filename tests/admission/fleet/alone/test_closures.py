@@ -1,10 +1,12 @@
 """What a replica tells the others of closures, in virtual time: it must never close a scope that is open again."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
 
 import pytest
 
+from nanonets_proxy.admission.fleet.bequest import give, take
 from nanonets_proxy.admission.fleet.homes.maker import HomeMaker
 from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.core.ratelimit.gate import Gate
@@ -170,3 +172,32 @@ def test_a_grant_that_is_told_again_frees_no_permit_in_use() -> None:
         assert scene.replicas[leader].gate().in_flight == 2
 
     in_fleet(run, GatePolicy(256, 1000, static_limits=StaticLimits((StaticLimit("account", 1, 1.0),))))
+
+
+@pytest.mark.parametrize("away_s", [5.0, 40.0])
+def test_a_process_that_replaces_another_one_keeps_to_the_rest_of_a_closure(away_s: float) -> None:
+    """Redis is away meanwhile, so only the earlier process can tell of it."""
+
+    async def run(scene: FleetScene) -> None:
+        scene.redis.stop()
+        await asyncio.sleep(1.0)
+        await send(scene, 0, Outcome.THROTTLED, 30.0)
+        document, heir = json.loads(json.dumps(give(scene.replicas[0], scene.loop.time()))), scene.add()
+        await asyncio.sleep(away_s)
+        take(heir, document, scene.loop.time())
+        await heir.start(0.0)
+        assert await first_served_s(scene, 2, 60.0) == pytest.approx(max(0.0, 30.0 - away_s), abs=0.5)
+
+    in_fleet(run)
+
+
+def test_requests_of_the_earlier_process_close_no_scope_at_the_new_one() -> None:
+    async def run(scene: FleetScene) -> None:
+        await send(scene, 0, Outcome.SERVED)
+        document, heir = give(scene.replicas[0], scene.loop.time()), scene.add()
+        await asyncio.sleep(1.0)
+        take(heir, document, scene.loop.time())
+        tickets = [Ticket("account", scene.loop.time() + 30.0, "caller") for _ in range(3)]
+        assert all(heir.room.try_admit(ticket, scene.loop.time()) for ticket in tickets)
+
+    in_fleet(run)

@@ -71,6 +71,7 @@ def test_a_cost_that_becomes_known_later_is_corrected() -> None:
     log.add("a", 1.0, 5, 0)
     log.add("a", 2.0, 5, 0)
     log.correct_cost("a", 2.0, 5, 20)
+    log.correct_cost("a", 1.0, 6, 7)  # another request of that moment
     log.correct_cost("a", 3.0, 5, 7)
     log.correct_cost("b", 2.0, 5, 7)
     assert log.ages(3.0, 1, {}) == {"a": [(2.0, 5, 1), (1.0, 20, 2)]}
