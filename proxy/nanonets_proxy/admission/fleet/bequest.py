@@ -31,7 +31,7 @@ def give(replica: Replica, now_s: float) -> dict[str, Any]:
 
 def take(replica: Replica, document: Mapping[str, Any], now_s: float) -> None:
     """Tells a replica, before its `start`, what an earlier one gave. Raises ValueError, KeyError or TypeError."""
-    away_s = max(0.0, now_s - document["at_s"])  # by the monotonic clock, which both processes share
+    away_s = now_s - document["at_s"]  # by the monotonic clock, which both processes share
     hello, log, name = document["hello"], document["log"], document["name"]
     epoch, age_s, limits = hello["beliefs"][:3]
     replica.beliefs.note_document(limits, age_s + away_s, now_s)
