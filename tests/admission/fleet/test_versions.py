@@ -139,6 +139,25 @@ def test_while_two_versions_are_here_a_dead_replica_leaves_its_share_to_the_othe
     run_virtually(main())
 
 
+def test_while_two_versions_are_here_a_replica_that_dies_is_no_longer_counted() -> None:
+    async def main() -> None:
+        old = FleetScene(3, None)
+        new = FleetScene(1, None, redis=old.redis.other_version())
+        for scene in (old, new):
+            await scene.start()
+        await asyncio.sleep(3.0)
+        replicas = (*old.replicas, *new.replicas)
+        assert [(r.own.replicas, r.own.others) for r in replicas] == [(3, 1)] * 3 + [(1, 3)]
+        old.kill(next(n for n, replica in enumerate(old.replicas) if replica.state is State.ALONE))
+        await asyncio.sleep(6.0)
+        living = [replica for n, replica in enumerate(old.replicas) if n not in old.dead]
+        assert [(r.own.replicas, r.own.others) for r in (*living, *new.replicas)] == [(2, 1)] * 2 + [(1, 2)]
+        for scene in (old, new):
+            await scene.stop()
+
+    run_virtually(main())
+
+
 def test_with_two_versions_each_replica_names_the_cause_and_the_one_that_gathers_can_use_a_part() -> None:
     async def main() -> None:
         limit = FixedWindow(40, 4.0)

@@ -178,6 +178,16 @@ def test_an_invented_epoch_stops_a_fleet_for_seconds_only(what: str, epoch: int,
         assert named(events)
 
 
+def test_a_leader_ignores_a_resignation_in_its_own_name() -> None:
+    async def run(scene: FleetScene) -> None:
+        changes = len(scene.changes)
+        send(scene, scene.leader, example("resign"), scene.replicas[scene.leader].position.name)
+        await asyncio.sleep(1.0)
+        assert len(scene.changes) == changes
+
+    in_fleet(run)
+
+
 def test_while_somebody_invents_epochs_each_request_is_served_and_afterwards_one_leads() -> None:
     async def run(scene: FleetScene) -> None:
         for number in range(3):
