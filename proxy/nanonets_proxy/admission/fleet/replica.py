@@ -219,6 +219,6 @@ class Replica:
             if self.own.others:  # this replica decides already
                 self._beat_heard_at_s = -math.inf
             else:
-                self.own.replicas = max(1, self.own.replicas - 1)
+                self.own.replicas -= 1  # a follower knows of its leader and of itself
                 self.position.join("", epoch)
             self.position.rush_beat()
