@@ -95,8 +95,6 @@ class Position:
             return
         # A replica that collects decides alone already, and a new gate would not know what this one has learned.
         decides_alone = self.state is State.COLLECTING and self.own.decides
-        if self.lead is not None and self.lead.others != self.own.others:
-            self.own.others, decides_alone = self.lead.others, False
         self._leave_lead()
         self._rejoins.left(self._loop.time())
         self.state = State.ALONE
