@@ -117,14 +117,13 @@ class Beliefs:
             self._refused_until_s[scope] = max(until_s, self._refused_until_s.get(scope, -math.inf))
 
     def closures(self, gate: Gate | None, now_s: float) -> Mapping[str, float]:
-        """Returns until when each scope is closed: as this replica's gate knows, or by 429s that no beat confirmed.
+        """Returns until when each scope is closed: as a gate of this replica knew, and by later 429s.
 
-        A gate of this replica knows all its 429s, and which closures are over already.
+        A gate of this replica knows all its 429s, and which closures are over already. A beat confirms both.
         """
-        if gate is None:
-            return {scope: until_s for scope, until_s in self._refused_until_s.items() if until_s > now_s}
-        self._refused_until_s.clear()
-        return gate.scopes.closures(now_s)
+        if gate is not None:
+            self._refused_until_s = gate.scopes.closures(now_s)
+        return {scope: until_s for scope, until_s in self._refused_until_s.items() if until_s > now_s}
 
     def note_beat(self, message: Message, epoch: int, now_s: float, *, is_of_known_leader: bool) -> None:
         """Notes what a beat tells."""

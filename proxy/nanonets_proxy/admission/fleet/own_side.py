@@ -55,14 +55,15 @@ class OwnSide:
         """How long a request may count while this replica is alone."""
         return max((row.period_s for row in self.share().static_limits.rows), default=0.0)
 
-    def closures(self, *, is_remote: bool) -> Mapping[str, float]:
-        """Returns until when each scope is closed. `is_remote`: the leader's gate decides, and not this one."""
-        return self.beliefs.closures(None if is_remote else self.home.gate, self._make.loop.time())
+    def _closures(self) -> Mapping[str, float]:
+        """Returns until when each scope is closed, as its gate knows if that decides, or by later 429s."""
+        gate = self.home.gate if self.room.is_at(self.home) else None
+        return self.beliefs.closures(gate, self._make.loop.time())
 
-    def renew(self, *, is_remote: bool) -> None:
+    def renew(self) -> None:
         """Makes a gate with this replica's share of what is known."""
-        closures = self.closures(is_remote=is_remote)
-        self.home = self._make.alone(self.policy, self.beliefs, self._sharers, self.room.log, closures)
+        log, closures = self.room.log, self._closures()
+        self.home = self._make.alone(self.policy, self.beliefs, self._sharers, log, closures)
         self._knew_nothing = not self.beliefs.snapshots
 
     @property
@@ -70,14 +71,14 @@ class OwnSide:
         """Whether its gate decides on its requests, and was not made before the first limits were known."""
         return self.room.is_at(self.home) and not (self._knew_nothing and self.beliefs.snapshots)
 
-    def decide_alone(self, *, is_remote: bool) -> None:
+    def decide_alone(self) -> None:
         """From now on, a gate with this replica's share decides on its requests."""
-        self.renew(is_remote=is_remote)
+        self.renew()
         self.use(self.home, 0)
 
     def make_leading(self) -> LocalHome:
         """Makes a gate for all replicas, and returns its home."""
-        self.home = self._make.leading(self.policy, self.beliefs, self.room.log, self.home.gate)
+        self.home = self._make.leading(self.policy, self.beliefs, self.room.log, self._closures())
         self.beliefs.leader_log = GrantLog()
         return self.home
 
@@ -102,7 +103,7 @@ class OwnSide:
         """Returns a gate that shows what the leader has told."""
         return self._make.shown(self.policy, self.beliefs)
 
-    def hello(self, epoch: int, *, is_remote: bool) -> Message:
+    def hello(self, epoch: int) -> Message:
         """Returns the hello to the leader of this epoch."""
-        now_s, closures = self._make.loop.time(), self.closures(is_remote=is_remote)
-        return make_hello(self.room, self.policy.max_in_flight, epoch, self.beliefs, closures, now_s)
+        places, now_s = self.policy.max_in_flight, self._make.loop.time()
+        return make_hello(self.room, places, epoch, self.beliefs, self._closures(), now_s)

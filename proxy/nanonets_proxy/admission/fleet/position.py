@@ -99,7 +99,7 @@ class Position:
         self._rejoins.left(self._loop.time())
         self.state = State.ALONE
         if not decides_alone:
-            self.own.decide_alone(is_remote=self.remote is not None)
+            self.own.decide_alone()
         self.remote = None
         self.rush_beat()
         self._changed(reason)
@@ -139,7 +139,7 @@ class Position:
         if (replicas, others) != (self.own.replicas, self.own.others):
             self.own.replicas, self.own.others = replicas, others
             if others:
-                self.own.decide_alone(is_remote=False)
+                self.own.decide_alone()
                 self.counts.use(self.state, replicas + others)
         if others:
             self.met.set()
@@ -172,7 +172,7 @@ class Position:
         """Returns what this replica tells the leader of this epoch."""
         if self.lead is not None:
             self.lead.note_beliefs()
-        return self.own.hello(epoch, is_remote=self.remote is not None)
+        return self.own.hello(epoch)
 
     def prune(self) -> None:
         """Forgets the grants that no longer count."""
@@ -205,7 +205,7 @@ class Position:
             return False
         self._rejoins.left(asked_at_s)
         if self.remote is not None:  # the gate from before is out of date
-            self.own.renew(is_remote=True)
+            self.own.renew()
             self.remote = None
         self.state = State.COLLECTING
         self.silence.restart()
@@ -230,7 +230,7 @@ class Position:
         """Notes what the last leader kept. The lease came too late to lead with it."""
         self._note_kept(won)
         if self.state is State.ALONE and not self.own.decides:
-            self.own.decide_alone(is_remote=False)
+            self.own.decide_alone()
 
     def _note_kept(self, won: Won) -> None:
         self.beliefs.note_kept(won, self._loop.time())

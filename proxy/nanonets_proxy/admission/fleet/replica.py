@@ -89,7 +89,7 @@ class Replica:
         """Uses one of `parts` equal parts of its share while no leader decides: during a restart, there are two."""
         self.own.parts = parts
         if self.position.state in (State.ALONE, State.COLLECTING):
-            self.own.decide_alone(is_remote=False)
+            self.own.decide_alone()
 
     @property
     def replicas(self) -> int:

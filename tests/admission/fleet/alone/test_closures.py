@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from unittest.mock import Mock
 
 import pytest
 
@@ -199,5 +200,60 @@ def test_requests_of_the_earlier_process_close_no_scope_at_the_new_one() -> None
         take(heir, document, scene.loop.time())
         tickets = [Ticket("account", scene.loop.time() + 30.0, "caller") for _ in range(3)]
         assert all(heir.room.try_admit(ticket, scene.loop.time()) for ticket in tickets)
+
+    in_fleet(run)
+
+
+@pytest.mark.parametrize("leads", [True, False])
+def test_a_refusal_while_a_replica_gathers_the_others_closes_the_scope(*, leads: bool) -> None:
+    """The leader has resigned, so neither a leader nor a gate of this replica decides on the request."""
+
+    async def main() -> None:
+        scene = FleetScene(3, None, POLICY)
+        await scene.start()
+        await asyncio.sleep(1.0)
+        leader, (first, second) = scene.leader, (n for n in range(3) if n != scene.leader)
+        scene.replicas[second].campaign.run = Mock()  # type: ignore[method-assign] # the first one wins
+        replica, loop = scene.replicas[first], scene.loop
+        ticket = Ticket("account", loop.time() + 30.0, "caller")
+        future = replica.room.enter(ticket, loop.time())
+        assert future is not None
+        await future
+        scene.buses[second].is_cut = True  # so that the first one waits for it
+        scene.dead.add(leader)
+        scene.replicas[leader].room.close()
+        await scene.replicas[leader].stop()
+        await asyncio.sleep(0.3)
+        assert replica.state is State.COLLECTING
+        replica.room.settle(ticket, Outcome.THROTTLED, 20.0)
+        refused_s = loop.time()
+        if not leads:
+            scene.redis.stop()
+        await asyncio.sleep(1.0)
+        assert replica.state is (State.LEADING if leads else State.ALONE)
+        await first_served_s(scene, first, 60.0)
+        assert loop.time() - refused_s == pytest.approx(20.0, abs=0.5)
+        await scene.stop()
+
+    run_virtually(main())
+
+
+def test_a_replica_whose_hello_is_lost_still_knows_its_closures() -> None:
+    async def run(scene: FleetScene) -> None:
+        number = follower_of(scene)
+        bus, replica = scene.buses[number], scene.replicas[number]
+        bus.is_cut = True
+        bus.lose("connection lost")
+        await send(scene, number, Outcome.THROTTLED, 20.0)
+        refused_s = scene.loop.time()
+        scene.buses[scene.leader].passes = lambda data: b'"t":"hello"' not in data
+        bus.is_cut = False
+        await asyncio.sleep(1.0)
+        bus.is_cut = True
+        bus.lose("connection lost")
+        assert [state for _, n, state, _ in scene.changes if n == number].count(State.FOLLOWING) == 1
+        assert replica.state is State.ALONE
+        await first_served_s(scene, number, 60.0)
+        assert scene.loop.time() - refused_s == pytest.approx(20.0, abs=0.5)
 
     in_fleet(run)

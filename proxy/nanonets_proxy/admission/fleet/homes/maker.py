@@ -67,11 +67,10 @@ class HomeMaker:
         )
         return home
 
-    def leading(self, policy: GatePolicy, beliefs: Beliefs, log: GrantLog, before: Gate) -> LocalHome:
-        """Returns a home for the claims of a fleet, with what this replica knows. Members' hellos add to it.
-
-        `before` is the gate that this replica has used so far: its closures go on.
-        """
+    def leading(
+        self, policy: GatePolicy, beliefs: Beliefs, log: GrantLog, closures: Mapping[str, float]
+    ) -> LocalHome:
+        """Returns a home for the claims of a fleet, with what this replica knows. Members' hellos add to it."""
         now_s = self.loop.time()
         gate = Gate(leader_policy(policy, policy.max_in_flight, 1), self.jitter)
         gate.scopes.restore(beliefs.snapshots, now_s, beliefs.age_s(now_s))
@@ -79,7 +78,7 @@ class HomeMaker:
         for each in (log, beliefs.leader_log):
             for scope, ages in each.ages(now_s, NOBODY, periods_s).items():
                 _merge(gate, scope, ages, now_s)
-        for scope, opens_at_s in before.scopes.closures(now_s).items():
+        for scope, opens_at_s in closures.items():
             merge(gate.limit_to_tell(scope, now_s), (), opens_at_s)
         for state in gate.scopes:
             take_over(state.limit, now_s)
