@@ -15,14 +15,21 @@ from support.commands.ports import free_port
 _START_S = 30.0
 
 
+def _program() -> str:
+    """Returns the server's program: that of the variable REDIS_PROGRAM, or else Redis, or else Valkey."""
+    chosen = os.environ.get("REDIS_PROGRAM")
+    names = [chosen] if chosen else ["redis-server", "valkey-server"]
+    program = next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        raise FileNotFoundError(f"{names[0]} is missing: apt-get install redis-server, or set REDIS_PROGRAM")
+    return program
+
+
 class RedisServer:
     """A server without persistence. `start` after `kill` begins with an empty database."""
 
     def __init__(self, folder: Path, password: str = "", *options: str) -> None:
-        program = shutil.which("redis-server") or shutil.which("valkey-server")
-        if program is None:
-            raise FileNotFoundError("redis-server is missing: apt-get install redis-server")
-        self._program = program
+        self._program = _program()
         self._folder = folder
         self._password = password
         self.options = options
@@ -55,7 +62,7 @@ class RedisServer:
             except OSError:
                 pass
             if self._process.poll() is not None or time.monotonic() > until_s:
-                raise RuntimeError("redis-server does not start")
+                raise RuntimeError(f"{self._program} does not start")
             time.sleep(0.02)
 
     def ask(self, *words: str) -> bytes:

@@ -1,6 +1,8 @@
 #!/bin/sh
-# Installs Debian's Redis server, unless there is one. Its service does not start: each test runs a server of its own.
+# Installs Debian's Redis server, unless there is one, or REDIS_PROGRAM names one. Its service does not start: each test
+# runs a server of its own.
 set -eu
+if [ -n "${REDIS_PROGRAM:-}" ]; then exit 0; fi
 if command -v redis-server >/dev/null || command -v valkey-server >/dev/null; then exit 0; fi
 policy=/usr/sbin/policy-rc.d
 if ! [ -e "$policy" ]; then

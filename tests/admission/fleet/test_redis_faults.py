@@ -13,7 +13,7 @@ from nanonets_proxy.admission.fleet.bus.port import BusError, CoordinationUnusab
 from nanonets_proxy.admission.fleet.bus.redis_bus import RedisBus
 from nanonets_proxy.core.net.redis_address import RedisAddress
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
-from support.commands.fleet_proxies import PASSWORD, RIGHTS, Callers, coordinated, fleet, gauge, until
+from support.commands.fleet_proxies import PASSWORD, RIGHTS, Callers, coordinated, fleet, gauge, make_user, until
 
 pytestmark = pytest.mark.system
 
@@ -39,7 +39,7 @@ async def test_each_missing_right_is_an_error_at_start(right: str) -> None:
     """A replica without it would be alone for ever."""
     with redis_server() as redis:
         rights = [other for other in RIGHTS.split() if other != right]
-        redis.ask("ACL", "SETUSER", "proxy", "on", f">{PASSWORD}", *rights)
+        make_user(redis, *rights)
         with pytest.raises(CoordinationUnusable, match="right"):
             await check(policy(f"redis://proxy:{PASSWORD}@127.0.0.1:{redis.port}/0"))
 
@@ -143,7 +143,7 @@ def test_no_caller_fails_while_redis_is_full_and_its_leader_dies(redis: RedisSer
 
 def test_the_log_has_the_new_reason_when_the_password_changes(redis: RedisServer) -> None:
     """The connection ends first, which alone would send an operator to the network."""
-    redis.ask("ACL", "SETUSER", "proxy", "on", f">{PASSWORD}", *RIGHTS.split())
+    make_user(redis, *RIGHTS.split())
     with fleet(f"redis://proxy:{PASSWORD}@127.0.0.1:{redis.port}", 1) as (proxy,):
         until(lambda: coordinated([proxy]))
         redis.ask("ACL", "SETUSER", "proxy", "resetpass", ">another")
@@ -155,7 +155,7 @@ def test_the_log_has_the_new_reason_when_the_password_changes(redis: RedisServer
 
 
 def test_a_redis_that_refuses_each_message_does_not_fill_the_log(redis: RedisServer) -> None:
-    redis.ask("ACL", "SETUSER", "proxy", "on", f">{PASSWORD}", *RIGHTS.split())
+    make_user(redis, *RIGHTS.split())
     with fleet(f"redis://proxy:{PASSWORD}@127.0.0.1:{redis.port}", 2, limit="1000/1s") as proxies:
         until(lambda: coordinated(proxies))
         redis.ask("ACL", "SETUSER", "proxy", "-publish")
@@ -172,7 +172,7 @@ def test_a_redis_that_refuses_each_message_does_not_fill_the_log(redis: RedisSer
 
 async def test_a_replica_asks_for_nothing_that_its_user_may_not_do(redis: RedisServer) -> None:
     """Redis keeps each refused command for the people who watch it."""
-    redis.ask("ACL", "SETUSER", "proxy", "on", f">{PASSWORD}", *RIGHTS.split())
+    make_user(redis, *RIGHTS.split())
     url = f"redis://proxy:{PASSWORD}@127.0.0.1:{redis.port}/1"
     assert await check(policy(url)) is None
     await (await connected(url, "a")).stop()

@@ -17,7 +17,7 @@ from nanonets_proxy.admission.fleet.bus.redis_bus import RedisBus
 from nanonets_proxy.core.net.redis_address import RedisAddress
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 from support import eventually
-from support.commands.fleet_proxies import PASSWORD, RIGHTS, Callers, coordinated, fleet, until
+from support.commands.fleet_proxies import PASSWORD, RIGHTS, Callers, coordinated, fleet, make_user, until
 from support.commands.ports import free_port
 from support.commands.process import ANY_PORTS, environment, running
 from support.commands.redis_groups import SERVICE, cluster, sentinel_group
@@ -128,7 +128,7 @@ def test_no_caller_fails_in_a_failover(fault: str) -> None:
 async def test_a_fleet_uses_the_node_of_its_slot_and_follows_the_slot() -> None:
     with cluster() as nodes:
         for node in nodes:
-            node.ask("ACL", "SETUSER", "proxy", "on", f">{PASSWORD}", *RIGHTS.split(), "+cluster|slots")
+            make_user(node, *RIGHTS.split(), "+cluster|slots")
         url = f"redis+cluster://proxy:{PASSWORD}@127.0.0.1:{nodes[0].port}"
         assert await check(policy(url)) is None
         async with connected(url) as (bus, heard, lost), connected(url, "b") as (other, others, _):

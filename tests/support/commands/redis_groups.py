@@ -52,11 +52,7 @@ class Sentinel(RedisServer):
             f"sentinel failover-timeout {SERVICE} 2000",
         ]
         if password:
-            lines += [
-                f"requirepass {password}",
-                f"sentinel sentinel-pass {password}",
-                f"sentinel auth-pass {SERVICE} {password}",
-            ]
+            lines += [f"requirepass {password}", f"sentinel auth-pass {SERVICE} {password}"]
         self._config = folder / f"sentinel-{self.port}.conf"
         self._config.write_text("\n".join(lines) + "\n")
 
@@ -124,8 +120,8 @@ def cluster(*options: str, nodes: int = _MASTERS) -> Iterator[list[RedisServer]]
             for _ in range(nodes)
         ]
         for number, server in enumerate(servers[:_MASTERS]):
-            first, last = number * _SLOTS // _MASTERS, (number + 1) * _SLOTS // _MASTERS - 1
-            server.ask("CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
+            slots = range(number * _SLOTS // _MASTERS, (number + 1) * _SLOTS // _MASTERS)
+            server.ask("CLUSTER", "ADDSLOTS", *map(str, slots))
         for server in servers[1:]:
             port = server.options[server.options.index("--cluster-port") + 1]
             servers[0].ask("CLUSTER", "MEET", "127.0.0.1", str(server.port), port)
