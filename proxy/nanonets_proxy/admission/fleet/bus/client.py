@@ -180,6 +180,15 @@ def _text(value: bytes | str | None) -> str:
     return value.decode() if isinstance(value, bytes) else value or ""
 
 
+def may_have_moved(error: Exception) -> bool:
+    """Returns whether the error may mean that another server has the fleet's keys now."""
+    from redis import exceptions as e
+
+    gone = (e.ConnectionError, e.TimeoutError, TimeoutError, e.ReadOnlyError, e.MovedError, e.ClusterDownError)
+    # Redis 6 quotes the error of a command within that of the script, so the library does not know its kind.
+    return isinstance(error, gone) or "-READONLY " in str(error)
+
+
 def words(error: Exception) -> str:
     """Returns an error of the library in one line."""
     return " ".join(f"{type(error).__name__}: {str(error) or 'no response'}".split())[:200]

@@ -21,7 +21,14 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from nanonets_proxy.admission.fleet.bus.client import TIMEOUT_S, find_server, make_client, tls_context, words
+from nanonets_proxy.admission.fleet.bus.client import (
+    TIMEOUT_S,
+    find_server,
+    make_client,
+    may_have_moved,
+    tls_context,
+    words,
+)
 from nanonets_proxy.admission.fleet.bus.once_a_minute import OnceAMinute
 from nanonets_proxy.admission.fleet.bus.port import BusError, EpochVoid, Won
 from nanonets_proxy.admission.fleet.bus.publisher import Publisher
@@ -189,10 +196,7 @@ class RedisBus:
 
     def _judge(self, error: Exception, broken: "asyncio.Future[str]") -> None:
         """Lets the bus look for the server again if the error may mean that it is another one now."""
-        from redis import exceptions as e
-
-        gone = (e.ConnectionError, e.TimeoutError, TimeoutError, e.ReadOnlyError, e.MovedError, e.ClusterDownError)
-        if isinstance(error, gone) and not broken.done():
+        if may_have_moved(error) and not broken.done():
             broken.set_result(words(error))
 
     async def stop(self) -> None:
