@@ -16,7 +16,7 @@ PATH = "/api/v4/workflows"
 PASSWORD = "the-redis-password"
 RIGHTS = (
     "~nanonets-proxy:* &nanonets-proxy:* +eval +evalsha +script|load +publish +subscribe +unsubscribe +get +set "
-    "+del +pexpire +hmget +hset +time +ping +select"
+    "+del +pexpire +pttl +hmget +hset +time +ping +select"
 )
 """As docs/fleet.md lists them."""
 

@@ -81,8 +81,11 @@ async def test_a_key_of_another_type_stops_no_fleet(redis: RedisServer, which: i
         assert later.kept == b"latest"
 
 
-async def test_a_lease_without_an_expiry_gets_one(redis: RedisServer) -> None:
-    redis.ask("SET", names(redis)[0], f"{now_ms()} evil")
+@pytest.mark.parametrize("expiry", [(), ("EX", "9999")])
+async def test_a_lease_without_an_expiry_or_with_a_late_one_expires_soon(
+    redis: RedisServer, expiry: tuple[str, ...]
+) -> None:
+    redis.ask("SET", names(redis)[0], f"{now_ms()} evil", *expiry)
     async with bus_of(redis, "a") as bus:
         assert await bus.campaign(0) is None
         await asyncio.sleep(1.1)

@@ -18,11 +18,12 @@ _ACL_IN_SCRIPT: Final = ("user executing the script", "ACL failure in script")
 _MAY_PASS: Final = ("read only replica", "maxmemory", "MISCONF", "NOREPLICAS", "MASTERDOWN")
 """Of errors of a server that takes no writes now."""
 _KEEP: Final = """
+redis.call('PTTL', KEYS[1])
 redis.call('PEXPIRE', KEYS[1], 1000)
 redis.call('HSET', KEYS[1], 'at_ms', '0')
 redis.call('PEXPIRE', KEYS[1], 1000)
 """
-"""As `RENEW`, which goes on without `HSET` if that fails."""
+"""The commands that the scripts do without if they fail, or run only while another replica leads."""
 
 
 async def check(policy: FleetPolicy) -> str | None:

@@ -61,7 +61,10 @@ if is_fault(lease) then
 end
 local held, holder = string.match(type(lease) == 'string' and lease or '', '^(%d+) (.+)$')
 if held and holder ~= ARGV[1] and tonumber(held) >= known and tonumber(held) <= latest then
-  redis.pcall('PEXPIRE', KEYS[1], ARGV[3], 'LT')
+  local left_ms = redis.call('PTTL', KEYS[1])
+  if left_ms < 0 or left_ms > tonumber(ARGV[3]) then
+    redis.pcall('PEXPIRE', KEYS[1], ARGV[3])
+  end
   return {{}}
 end
 local epoch = string.format('%.0f', math.max(now_ms, known + 1))
@@ -81,7 +84,7 @@ return {{epoch, beliefs, string.format('%.0f', age_ms), others}}
 """KEYS: lease, kept, versions. ARGV: replica, largest known epoch, length of the lease in ms, protocol. Returns the
 epoch, the kept beliefs, their age in ms, and the number of replicas with another protocol; nothing if another
 replica holds the lease; only the time in ms if no leader can have had the known epoch. A lease that has lost its
-expiry gets it back (Redis 7)."""
+expiry gets it back."""
 
 RENEW: Final = f"""
 local PROTOCOL = ARGV[7]
