@@ -14,6 +14,7 @@ from nanonets_proxy.admission.fleet.bus.check import check
 from nanonets_proxy.admission.fleet.bus.client import find_server
 from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, CoordinationUnusable
 from nanonets_proxy.admission.fleet.bus.redis_bus import RedisBus
+from nanonets_proxy.aio.look_up import LookUps
 from nanonets_proxy.core.net.redis_address import RedisAddress
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 from support import eventually
@@ -77,7 +78,7 @@ async def test_after_a_failover_the_bus_finds_the_new_master(fault: str) -> None
             await eventually.until(lambda: bus.connected and group.master is not old)
             if fault == "SIGSTOP":
                 old.signal(signal.SIGCONT)  # the former master still takes itself for one, for a moment
-            assert await find_server(policy(group.url)) == ("127.0.0.1", group.master.port)
+            assert await find_server(policy(group.url), LookUps()) == ("127.0.0.1", group.master.port)
             await use(bus, heard)
 
 
@@ -136,7 +137,7 @@ async def test_a_fleet_uses_the_node_of_its_slot_and_follows_the_slot() -> None:
             other.send(EVERYBODY, b"all")
             await eventually.until(lambda: heard == [b"all"] and others[-1] == b"all")
 
-            _, port = await find_server(policy(url))
+            _, port = await find_server(policy(url), LookUps())
             slot = nodes[0].ask("CLUSTER", "KEYSLOT", policy(url).prefix()).strip(b":\r\n").decode()
             owner = next(node for node in nodes if node.port == port)
             new = next(node for node in nodes if node is not owner)

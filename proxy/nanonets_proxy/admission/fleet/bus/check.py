@@ -12,6 +12,7 @@ from nanonets_proxy.admission.fleet.bus.client import (
 )
 from nanonets_proxy.admission.fleet.bus.port import CoordinationUnusable
 from nanonets_proxy.admission.fleet.bus.scripts import CAMPAIGN, RENEW, RESIGN, keys
+from nanonets_proxy.aio.look_up import LookUps
 from nanonets_proxy.core.ratelimit.fleet.policy import PROTOCOL, FleetPolicy
 
 _ACL_IN_SCRIPT: Final = ("user executing the script", "ACL failure in script")
@@ -38,7 +39,7 @@ async def check(policy: FleetPolicy) -> str | None:
 
     tls_context(address)
     try:
-        client = make_client(address, await find_server(policy), socket_timeout=TIMEOUT_S)
+        client = make_client(address, await find_server(policy, LookUps()), socket_timeout=TIMEOUT_S)
         await _rehearse(client, f"{policy.prefix()}:check", f"{policy.common_prefix()}:check")
     except (exceptions.BusyLoadingError, exceptions.ClusterDownError, ServerUnknown) as error:
         return f"{address}: {error}"

@@ -9,6 +9,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, Final
 
 from nanonets_proxy.admission.fleet.bus.port import CoordinationUnusable
+from nanonets_proxy.aio.look_up import LookUps
 from nanonets_proxy.core.net.redis_address import RedisAddress, RedisKind
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 
@@ -93,32 +94,36 @@ def tls_context(address: RedisAddress) -> ssl.SSLContext | None:
     return context
 
 
-async def find_server(policy: FleetPolicy) -> Server:
-    """Returns the server that holds the fleet's keys.
+async def find_server(policy: FleetPolicy, look_ups: LookUps) -> Server:
+    """Returns the server that holds the fleet's keys, once its name can be looked up.
 
     Raises:
         ServerUnknown: nobody that was asked knows it now.
         CoordinationUnusable: nobody that was asked will ever know it.
+        OSError, TimeoutError, NoThread: the look-up of its name has failed, or takes too long.
         Exceptions of redis-py: the last one that was asked refuses the login or is away.
     """
     address = policy.address
     match address.kind:
         case RedisKind.SERVER:
-            return address.hosts[0]
+            found = address.hosts[0]
         case RedisKind.SENTINEL:
-            return await _ask_each(address, _ask_sentinel)
+            found = await _ask_each(address, look_ups, _ask_sentinel)
         case RedisKind.CLUSTER:
             from redis.crc import key_slot
 
             slot = key_slot(policy.prefix().encode())
-            return await _ask_each(address, lambda *of: _ask_node(slot, *of))
+            found = await _ask_each(address, look_ups, lambda *of: _ask_node(slot, *of))
+    await look_ups.wait(found[0], TIMEOUT_S)
+    return found
 
 
-async def _ask_each(address: RedisAddress, ask: Any) -> Server:
+async def _ask_each(address: RedisAddress, look_ups: LookUps, ask: Any) -> Server:
     """Asks one host after the other, until one knows the server."""
     fault: Exception = ServerUnknown("no host is named")
     for host in address.hosts:
         try:
+            await look_ups.wait(host[0], _TO_ASK_S)
             async with asyncio.timeout(_TO_ASK_S):
                 found: Server = await ask(address, host)
         except CoordinationUnusable as error:

@@ -35,6 +35,7 @@ from nanonets_proxy.admission.fleet.bus.publisher import Publisher
 from nanonets_proxy.admission.fleet.bus.scripts import CAMPAIGN, RENEW, RESIGN, keys
 from nanonets_proxy.admission.fleet.bus.subscription import Subscription
 from nanonets_proxy.admission.fleet.bus.wire import Refused, connect
+from nanonets_proxy.aio.look_up import LookUps
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 
 _LEASE_MS: Final = 1000
@@ -65,6 +66,7 @@ class RedisBus:
         self._prefix = policy.prefix()
         self._name = name
         self._keys = keys(self._prefix, policy.common_prefix())
+        self._look_ups = LookUps()
         self._use: _Use | None = None
         self._publisher: Publisher | None = None
         self._listener: asyncio.Task[None] | None = None
@@ -105,7 +107,7 @@ class RedisBus:
         client: Any = None
         where = ""
         try:
-            address, server = self._policy.address, await find_server(self._policy)
+            address, server = self._policy.address, await find_server(self._policy, self._look_ups)
             where = f" ({server[0]}:{server[1]})"
             client = make_client(address, server)
             dial = partial(connect, address, server, tls_context(address))
