@@ -257,3 +257,30 @@ def test_a_refused_request_that_waits_again_at_the_leader_leaves_its_queue_with_
         assert (host.home.gate.waiting, host.home.gate.in_flight) == (0, 0)
 
     in_fleet(1, None, run)
+
+
+def test_a_leader_tells_the_process_that_replaces_it_the_limit_that_it_has_learned() -> None:
+    """If Redis is away then, nobody else tells it."""
+
+    async def run(scene: FleetScene) -> None:
+        leader = scene.leader
+        scene.callers(leader, 4)
+        await asyncio.sleep(20.0)
+        document, heir = give(scene.replicas[leader], scene.loop.time()), scene.add()
+        take(heir, json.loads(json.dumps(document)), scene.loop.time())
+        assert [snapshot.count for snapshot in heir.beliefs.snapshots] == [20]
+
+    in_fleet(2, FixedWindow(20, 2.0), run)
+
+
+def test_a_leader_remembers_its_grants_for_the_period_that_it_has_learned_since() -> None:
+    """The next leader must know of them."""
+    limits = StaticLimits((StaticLimit("account", 5, 300.0),))
+
+    async def run(scene: FleetScene) -> None:
+        leader = scene.replicas[scene.leader]
+        await asyncio.gather(*(scene.request(scene.leader, f"c{n}") for n in range(5)))
+        await asyncio.sleep(250.0)
+        assert len(leader.own.granted()) == 5
+
+    in_fleet(2, None, run, GatePolicy(256, 1000, static_limits=limits))
