@@ -288,13 +288,12 @@ class FleetRoom:
 
     def _on_decided(self, claim: OwnClaim) -> None:
         """Forgets a claim that was rejected while it waited."""
-        if claim.error is not None and claim in self._claims and not claim.is_granted:
+        if claim.error is not None and claim in self._claims:
             self._forget_waiting(claim)
 
     def _forget_waiting(self, claim: OwnClaim) -> None:
-        if claim in self._claims:
-            del self._claims[claim]
-            self._places.leave(claim)
-            self.waiting -= 1
-            claim.future = None
-            claim.ticket.state = TicketState.ENDED
+        del self._claims[claim]
+        self._places.leave(claim)
+        self.waiting -= 1
+        claim.future = None
+        claim.ticket.state = TicketState.ENDED
