@@ -264,8 +264,6 @@ class FleetRoom:
         return claim
 
     def _on_granted(self, claim: OwnClaim, now_s: float) -> None:
-        if claim not in self._claims or claim.is_granted:
-            return
         if not self._places.take(claim):
             self._home.settle(claim, Outcome.UNUSED, None, quota_used_up=False)
             return
