@@ -99,11 +99,8 @@ class FleetRoom:
             if claim.is_granted:
                 home.adopt(claim, now_s)
         for claim in claims:
-            if not claim.is_granted:
-                if claim.error is None:  # else its rejection is about to reach its request
-                    home.enter(claim, now_s)
-                if claim.error is not None:
-                    self._forget_waiting(claim)
+            if not claim.is_granted and claim.error is None:  # else its rejection is about to reach its request
+                home.enter(claim, now_s)
 
     def may_decide(self, now_s: float) -> bool:
         """Returns whether its home still decides. If not, moves all claims to another one."""
