@@ -87,6 +87,9 @@ class MemoryBus:
         """Whether a message to this replica is not lost."""
         self.fault = ""
         self.connects_at_s = 0.0
+        self.lag_s = 0.0
+        """How late messages reach this replica, until it connects anew."""
+        self.reconnects = 0
         self._arrives_at_s = 0.0
         self._on_message: Callable[[bytes], None] | None = None
         self._on_lost: Callable[[str], None] | None = None
@@ -110,6 +113,12 @@ class MemoryBus:
     def lose(self, reason: str) -> None:
         if self._on_lost is not None:
             self._on_lost(reason)
+
+    def reconnect(self, reason: str) -> None:
+        self.reconnects += 1
+        self.lag_s = self._arrives_at_s = 0.0
+        self.connects_at_s = asyncio.get_running_loop().time() + 0.05
+        self.lose(reason)
 
     def move(self, to: MemoryRedis, connects_at_s: float) -> None:
         """Loses the connection, and uses another server from then on."""
@@ -157,7 +166,7 @@ class MemoryBus:
         if not self.passes(data):
             return
         redis = self.redis
-        at_s = loop.time() + redis.delay_s + redis.jitter_s * redis.chance.random()
+        at_s = loop.time() + self.lag_s + redis.delay_s + redis.jitter_s * redis.chance.random()
         if redis.lost or redis.doubled or redis.disorder_s:
             for _ in range((redis.chance.random() >= redis.lost) + (redis.chance.random() < redis.doubled)):
                 loop.call_at(at_s + redis.disorder_s * redis.chance.random(), self._arrive, data)

@@ -56,16 +56,17 @@ class Campaign:
             self._silence.heard()
             self._silence.watch()
 
-    def give_back(self, epoch: int) -> None:
-        """Gives a lease back before the next attempt, so that another replica can take it."""
+    def give_back(self, epoch: int, on_done: Callable[[], None]) -> None:
+        """Gives a lease back before the next attempt, so that another replica can take it. Then calls `on_done`."""
         if self._attempt is None:
-            self._attempt = self._loop.create_task(self._give_back(epoch))
+            self._attempt = self._loop.create_task(self._give_back(epoch, on_done))
 
-    async def _give_back(self, epoch: int) -> None:
+    async def _give_back(self, epoch: int, on_done: Callable[[], None]) -> None:
         try:
             await self._bus.resign(epoch)
         finally:
             self._attempt = None
+        on_done()
 
     def _on_silence(self, reason: str) -> None:
         self._is_slow, self.fault = True, reason

@@ -9,8 +9,10 @@
 | all | the lease is lost, or Redis refuses to renew it | ended: `on_end` is called with the reason |
 | COLLECTING | a defect keeps it from opening | `on_unfit` is called: ended, and the lease is given back |
 | all | Redis confirms beats and delivers nothing | `is_deaf`: `position.py` ends it, and gives the lease back |
+| all | Redis delivers `_MOST_LATE` beats in a row late to this replica | `on_unfit` |
 
-A leader that hears nothing would grant only to itself, and its beats would keep all others from the lead.
+A leader that hears nothing, or hears late, would grant only to itself, and its beats would keep all others from
+the lead.
 
 While this replica gathers, each replica still uses its share. If it opened at once, a replica that reaches Redis
 half a second later would use its share on top of all that the leader grants.
@@ -47,9 +49,10 @@ LEASE_VALID_S: Final = 0.8
 """A leader decides for this long after it asked for its lease, which lasts for 1 s."""
 OTHER_VERSION: Final = "replicas with another version of the protocol are here"
 DEAF: Final = "this replica hears nothing from Redis, not even its own beats"
+LATE: Final = "the messages of Redis reach this replica late"
 _LATE_S: Final = 0.05
 _MOST_LATE: Final = 6
-"""A single late response is an accident. After as many in a row, each replica does better with its share."""
+"""A single late one is an accident. After as many in a row, each replica does better with its share."""
 _OF_MEMBERS: Final = frozenset({"ask", "end", "sent", "unanswered", "leave", "cost", "advice", "alive", "bye"})
 _REPLICAS_KEPT_S: Final = 2.0  # a replica that is away for less still counts, or all shares would be too large
 
@@ -100,6 +103,7 @@ class Lead:
         self.is_deaf = False
         """Whether Redis has confirmed a beat, and no message has arrived since: our own beat did not come back."""
         self._late = 0  # renewals that took too long, one after the other
+        self._late_back = 0  # own beats that came back too late, one after the other
         self._beat_again = False  # whether another beat must follow the one that is underway
         self._most_replicas_at_s = asked_at_s
         self._here: dict[str, float] = {}  # when each replica said so
@@ -222,6 +226,12 @@ class Lead:
         """Notes that a message has arrived: the subscription works. Returns whether no answer is due any more."""
         self._beat_is_out = self.is_deaf = False
         return self._renewing is None
+
+    def came_back(self, took_s: float) -> None:
+        """Notes how long one of its own beats took to come back."""
+        self._late_back = self._late_back + 1 if took_s > _LATE_S else 0
+        if self._late_back >= _MOST_LATE:
+            self.on_unfit(LATE)
 
     def note_beliefs(self) -> None:
         """Notes what this leader believes, if it decides."""

@@ -109,12 +109,19 @@ class Position:
         self._rejoins.left(now_s)
         if self.lead is not None and self.lead.is_deaf:
             self._give_up(DEAF)
+        elif self._rejoins.may_join(self.leader, now_s):
+            self.go_alone(reason)
         else:
-            self.go_alone(reason if self._rejoins.may_join(self.leader, now_s) else UNANSWERED)
+            self.leave_unanswered()
+
+    def leave_unanswered(self) -> None:
+        """Leaves a leader that does not answer. A connection of this replica may be the cause."""
+        self.go_alone(UNANSWERED)
+        self._bus.reconnect(UNANSWERED)
 
     def _give_up(self, reason: str) -> None:
-        """Lets another replica lead, since this one cannot."""
-        self.campaign.give_back(self.epoch)
+        """Lets another replica lead, since this one cannot. A connection of this replica may be the cause."""
+        self.campaign.give_back(self.epoch, lambda: self._bus.reconnect(reason))
         self.go_alone(reason)
 
     def _on_stale(self) -> None:

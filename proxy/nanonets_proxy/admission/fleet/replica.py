@@ -10,7 +10,7 @@ from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, Bus
 from nanonets_proxy.admission.fleet.bus.post import Inbox
 from nanonets_proxy.admission.fleet.hello import make_alive
 from nanonets_proxy.admission.fleet.homes.maker import HomeMaker
-from nanonets_proxy.admission.fleet.homes.remote_home import UNANSWERED, Message
+from nanonets_proxy.admission.fleet.homes.remote_home import Message
 from nanonets_proxy.admission.fleet.lead import OTHER_VERSION
 from nanonets_proxy.admission.fleet.position import Position
 from nanonets_proxy.admission.fleet.state import BEAT_S, BEATS_MISSED, GATHER_BEAT_S, State
@@ -136,7 +136,7 @@ class Replica:
             self._alive_at_s, places = now_s, self.own.policy.max_in_flight
             position.post.send(position.leader, make_alive(self.room, places, position.remote))
             if not position.remote.still_answers(now_s):
-                position.go_alone(UNANSWERED)
+                position.leave_unanswered()
                 wait_s = self.campaign.pause_s()
         if self.is_coordinated:
             self._coordinated_at_s = now_s
@@ -161,6 +161,8 @@ class Replica:
         self.room.may_decide(now_s)
         sent_at_s = message["sent_at_s"] = self._arrivals.sent_at_s(sender, told_s, now_s)
         if what == "beat":
+            if position.lead is not None and (sender, epoch) == (position.name, position.lead.epoch):
+                position.lead.came_back(now_s - told_s)
             self._on_beat(sender, epoch, message, now_s)
         elif self.counts.hear(message) or epoch < position.epoch or (epoch > position.epoch and what != "resign"):
             return  # counts, or of an earlier leader, or of a later one that we have not heard yet

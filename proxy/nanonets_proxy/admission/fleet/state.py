@@ -16,6 +16,7 @@
 | | | Redis is silent for `SILENT_TICKS`, or delivers no message to this replica; a defect | ALONE |
 | LEADING | this replica's gate, for all | the lease is lost, or Redis is silent for `LEAD_TICKS` | ALONE |
 | | | Redis delivers no message to this replica for `LEAD_TICKS`, not even its own beat | ALONE |
+| | | Redis delivers six of its own beats in a row more than 50 ms late | ALONE |
 | | | the beat of a leader with a later epoch | JOINING |
 | any | | the connection to Redis is lost, or another replica gathers | ALONE |
 

@@ -65,6 +65,12 @@ class Bus(Protocol):
     def send(self, to: str, data: bytes) -> None:
         """Sends a message to a replica, or to `EVERYBODY`, this replica included. Never waits."""
 
+    def reconnect(self, reason: str) -> None:
+        """Connects anew, but at most once a minute: a connection may be faulty in a way that only replicas notice.
+
+        It may be slow, or lead to another server than the other connections.
+        """
+
     async def campaign(self, epoch: int) -> Won | None:
         """Takes the lease if nobody holds it; the new epoch is above `epoch`. None: it is held.
 

@@ -6,6 +6,7 @@
 | | an error | CONNECTING, after a pause of 0.05 s, doubling up to 0.4 s |
 | CONNECTED | the subscription ends, or is silent for 2 s | CONNECTING; the replica hears of the loss |
 | | the server is no master any more, or does not respond in 1 s | the same |
+| | `reconnect`, at most once a minute | the same |
 
 So after a failover, and if the network drops a connection without a word, the bus looks for the server again.
 
@@ -15,6 +16,7 @@ lease is a connection of redis-py.
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, NamedTuple
@@ -42,6 +44,7 @@ _LEASE_MS: Final = 1000
 _KEPT_MS: Final = 26 * 3_600_000  # longer than the day of a daily budget
 _PAUSES_S: Final = (0.05, 0.4)  # shorter than `lead.GATHER_S`
 _STEADY_S: Final = 1.0  # a connection that lasted for longer was of use
+_RECONNECT_EACH_S: Final = 60.0  # if the leader is at fault, new connections do not help
 _STOP_S: Final = 1.0
 _CLOSE_S: Final = 0.1  # with TLS, a connection waits for the server's end of it
 
@@ -68,6 +71,7 @@ class RedisBus:
         self._keys = keys(self._prefix, policy.common_prefix())
         self._look_ups = LookUps()
         self._use: _Use | None = None
+        self._may_reconnect_at_s = -math.inf
         self._publisher: Publisher | None = None
         self._listener: asyncio.Task[None] | None = None
         self._on_message: Callable[[bytes], None] = lambda _: None
@@ -138,6 +142,12 @@ class RedisBus:
                     async with asyncio.timeout(_CLOSE_S):
                         await client.aclose()
         return "the subscription ended"
+
+    def reconnect(self, reason: str) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if self._use is not None and not self._use.broken.done() and now_s >= self._may_reconnect_at_s:
+            self._may_reconnect_at_s = now_s + _RECONNECT_EACH_S
+            self._use.broken.set_result(reason)
 
     def _on_subscribed(self) -> None:
         self.connected, self.fault = True, ""
