@@ -9,7 +9,7 @@ PYTEST_ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run test coverage explore test-newest test-stores test-fleet bench-fleet fresh-machine bench bench-quick bench-instructions bench-telemetry bench-page bench-rotation bench-restart bench-gate bench-gate-sockets check \
+.PHONY: help run test coverage explore test-newest test-stores test-fleet test-valkey bench-fleet fresh-machine bench bench-quick bench-instructions bench-telemetry bench-page bench-rotation bench-restart bench-gate bench-gate-sockets check \
   format config lock clean test-system conformance-page status-page metrics-page helm-chart conformance-peers soak soak-jobs abuse release
 
 help: ## Show this list
@@ -75,6 +75,12 @@ $(VENV)/redis.stamp: requirements/extra-redis.txt $(VENV)/dev.stamp
 test-fleet: $(VENV)/redis.stamp ## Run the tests of a fleet against a real Redis (root; installs Debian's redis-server)
 	tests/admission/fleet/setup.sh
 	$(BIN)/python -m pytest tests/admission/fleet -m system $(PYTEST_ARGS)
+
+# The tests of what the server itself does: scripts, rights, memory.
+test-valkey: $(VENV)/redis.stamp ## Run the tests of scripts and rights against Valkey (root; takes it from Debian 13)
+	tests/admission/fleet/valkey.sh .system/valkey
+	REDIS_PROGRAM=$(CURDIR)/.system/valkey/valkey-server $(BIN)/python -m pytest -m system \
+	  tests/admission/fleet/bus/test_scripts.py tests/admission/fleet/test_redis_faults.py $(PYTEST_ARGS)
 
 bench-fleet: $(VENV)/redis.stamp ## Run fleets of 3 and 8 proxies over a real Redis (root; installs it; FLEET_ARGS adds options)
 	tests/admission/fleet/setup.sh
