@@ -202,7 +202,8 @@ class Replica:
         if not follows and not position.may_join(sender):
             return
         self._beat_heard_at_s, self._seems_silent, self.own.others = now_s, False, 0
-        self.own.replicas = max(2, message["replicas"])  # the leader, and this replica
+        # The leader, and this replica. A new leader may not have heard of the others yet.
+        self.own.replicas = max(2, message["replicas"], 0 if follows else self.own.replicas)
         self.beliefs.note_beat(message, epoch, message["sent_at_s"], is_of_known_leader=follows)
         if not follows:
             position.join(sender, epoch)

@@ -223,3 +223,21 @@ def test_an_error_in_a_beat_does_not_end_the_beats(monkeypatch: pytest.MonkeyPat
         assert sorted(replica.state.value for replica in scene.replicas) == ["following", "leading"]
 
     in_fleet(2, run)
+
+
+def test_a_replica_that_joins_a_new_leader_in_vain_keeps_its_share() -> None:
+    """That leader has not heard of the others yet. If all believed it, they would use several limits together."""
+
+    async def run(scene: FleetScene) -> None:
+        number, epoch = (scene.leader + 1) % 5, scene.replicas[scene.leader].position.epoch
+        replica, bus = scene.replicas[number], scene.buses[number]
+        bus.passes = lambda data: b'"from":"new"' in data
+        replica.campaign.run = Mock()  # type: ignore[method-assign] # it would be a leader with a later epoch
+        await asyncio.sleep(3.0)
+        assert (replica.state, replica.replicas) == (State.ALONE, 5)
+        bus.deliver(seal("new", epoch + 1, scene.loop.time(), [{"t": "beat", "replicas": 1}]), scene.loop)
+        await asyncio.sleep(0.1)
+        assert scene.changes[-1][1:] == (number, State.ALONE, "the leader is gone")
+        assert replica.replicas == 5
+
+    in_fleet(5, run)
