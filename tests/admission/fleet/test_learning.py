@@ -1,6 +1,7 @@
 """Faults while a limit is being learned, in virtual time. Callers never fail, and few requests are refused."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -8,7 +9,7 @@ from fleet.faults import FAULTS, LEARNING_AT_S, run
 from nanonets_proxy.admission.fleet.homes.remote_home import RemoteHome
 from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
-from simulator.limiters import FixedWindow
+from simulator.limiters import FixedWindow, Limiter, SlidingLog
 from support.gate import fleet_scene
 from support.gate.fleet_scene import FleetScene
 from support.gate.memory_bus import MemoryRedis
@@ -63,6 +64,46 @@ def test_a_fleet_keeps_its_limit_when_a_replica_led_alone_on_the_earlier_master(
         scene.buses[3].move(later, scene.loop.time() + 0.3)
         await asyncio.sleep(2.0)
         assert {replica.state.is_coordinated for replica in scene.replicas} == {True}
+        scene.counts.clear()
+        await asyncio.sleep(20.0)
+        assert len(scene.counts.served_at_s) >= 0.9 * 200
+        assert len(scene.counts.refused_at_s) <= 5
+        assert scene.counts.errors == []
+        await scene.stop()
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("newcomers", [1, 2])
+@pytest.mark.parametrize("alone_s", [0.5, 3.0, 10.0])
+@pytest.mark.parametrize("limiter", [lambda: FixedWindow(40, 4.0), lambda: SlidingLog(40, 4.0)])
+def test_a_fleet_keeps_its_limit_when_it_comes_to_a_server_where_newcomers_lead(
+    limiter: Callable[[], Limiter], alone_s: float, newcomers: int
+) -> None:
+    """They know nothing, or they have learned while they competed with the fleet."""
+
+    async def main() -> None:
+        scene = FleetScene(4, limiter())
+        earlier, later = scene.redis, MemoryRedis(chance=scene.random)
+        await scene.start()
+        for replica in range(4):
+            scene.callers(replica, 8)
+        await asyncio.sleep(32.0)
+        scene.redis = later
+        new = [scene.add() for _ in range(newcomers)]
+        await asyncio.gather(*(replica.start(1.0) for replica in new))
+        for replica in range(4, 4 + newcomers):
+            scene.callers(replica, 8)
+        await asyncio.sleep(alone_s)
+        assert State.LEADING in {replica.state for replica in new}
+        scene.changes.clear()
+        for number, bus in enumerate([*earlier.buses]):  # one after the other
+            bus.move(later, scene.loop.time() + 0.1 + 0.9 * number)
+        await asyncio.sleep(6.0)
+        assert {replica.state.is_coordinated for replica in scene.replicas} == {True}
+        leads = [state for _, _, state, _ in scene.changes if state is State.LEADING]
+        assert len(leads) == 1, "a lead that ends for each replica that comes"
+        assert scene.leader >= 4
         scene.counts.clear()
         await asyncio.sleep(20.0)
         assert len(scene.counts.served_at_s) >= 0.9 * 200

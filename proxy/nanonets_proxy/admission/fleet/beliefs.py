@@ -77,8 +77,10 @@ class Beliefs:
         document = dump(map(_without_grants, self.snapshots[:MAX_SCOPES]), NAME, 0.0)
         return self.of.epoch, self.age_s(now_s), document, self.of.replicas, max(0.0, now_s - self.of.heard_at_s)
 
-    def hear(self, told: Told, now_s: float, before_epoch: int) -> None:
+    def hear(self, told: Told, now_s: float, before_epoch: int) -> bool:
         """Notes what another replica tells, if it counts before what is known here, or if nothing is known here.
+
+        Returns whether it does.
 
         A replica that has just started knows nothing, which never counts. No leader before the present one can
         have had `before_epoch` or a later one, so such beliefs count only if nothing is known here.
@@ -91,9 +93,11 @@ class Beliefs:
             counts = age_s < self.age_s(now_s)
         else:
             counts = of.counts_before(self.of)
-        if snapshots and (counts or not self.snapshots):
-            self.note(snapshots, age_s, now_s)
-            self.of = of
+        if not snapshots or (self.snapshots and not counts):
+            return False
+        self.note(snapshots, age_s, now_s)
+        self.of = of
+        return True
 
     def note_kept(self, won: Won, now_s: float) -> None:
         """Notes what the last leader kept in Redis, if nothing is known yet. Ignores what it cannot read."""
@@ -126,8 +130,8 @@ class Beliefs:
         return {scope: until_s for scope, until_s in self._refused_until_s.items() if until_s > now_s}
 
     def note_beat(self, message: Message, epoch: int, now_s: float, *, is_of_known_leader: bool) -> None:
-        """Notes what a beat tells."""
-        if "beliefs" in message:
+        """Notes what a beat tells. The beliefs of another leader count once it has heard this replica's hello."""
+        if "beliefs" in message and (is_of_known_leader or not self.snapshots):
             self.note(message["beliefs"], 0.0, now_s)
             self.of = Believer(epoch, message["replicas"], now_s)
         elif epoch == self.of.epoch:  # which it still believes

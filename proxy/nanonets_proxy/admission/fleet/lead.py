@@ -235,7 +235,7 @@ class Lead:
 
     def note_beliefs(self) -> None:
         """Notes what this leader believes, if it decides."""
-        if self.host is not None:
+        if self.host is not None and not self._has_ended:
             self._beliefs.note_own(self.host.home.gate, self.epoch, self.replicas, self._loop.time())
 
     def end(self) -> "Message":

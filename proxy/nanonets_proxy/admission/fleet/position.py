@@ -6,8 +6,9 @@ Each transition moves all claims to the gate that decides from now on.
 import asyncio
 import math
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from nanonets_proxy.admission.fleet.beliefs import Told
 from nanonets_proxy.admission.fleet.bus.port import Bus, Won
 from nanonets_proxy.admission.fleet.bus.post import Post
 from nanonets_proxy.admission.fleet.campaign import Campaign
@@ -26,6 +27,8 @@ from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+KNOWS_LESS: Final = "replicas that know the limits better have come"
 
 
 class Position:
@@ -62,6 +65,7 @@ class Position:
         self.stopped = False
         """Set when the replica stops: from then on, nothing that comes from Redis changes its state."""
         self._reason = ""  # of the latest change
+        self._begun_with = 0  # the epoch of the beliefs with which the latest lead began
         self.met = asyncio.Event()
         """Set once this replica knows the fleet."""
         self.remote: RemoteHome | None = None
@@ -181,6 +185,20 @@ class Position:
             self.lead.note_beliefs()
         return self.own.hello(epoch)
 
+    def hear_beliefs(self, told: Told, told_at_s: float) -> None:
+        """Notes the beliefs in a hello. If they count before its own, a replica that leads begins anew with them.
+
+        Beliefs that it knew when it began are no reason: it has learned since then. So it begins anew once, even if
+        the replicas that have these beliefs come one by one.
+        """
+        if self.lead is None or (self.state is State.LEADING and told[0] <= self._begun_with):
+            return
+        self.lead.note_beliefs()
+        if self.beliefs.hear(told, told_at_s, self.epoch) and self.state is State.LEADING:
+            self.own.replicas = max(self.own.replicas, self.beliefs.of.replicas)
+            self.lead.end()  # what it believed counts no more
+            self.go_alone(KNOWS_LESS)
+
     def prune(self) -> None:
         """Forgets the grants that no longer count."""
         if self.lead is not None:
@@ -246,6 +264,7 @@ class Position:
     def _open(self, lead: Lead) -> None:
         """Begins to decide for all replicas that said hello."""
         self.state = State.LEADING
+        self._begun_with = self.beliefs.of.epoch
         home = self.own.make_leading()
         lead.open(home, self.own.policy, self.post.send)
         self.own.use(home, self.epoch, lead.valid_until_s)

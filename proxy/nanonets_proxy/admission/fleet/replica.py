@@ -171,9 +171,10 @@ class Replica:
         elif position.lead is not None:
             if position.lead.is_new(what, sender):
                 self.counts.tell_all(sender)
-            if what == "hello" and position.state is State.COLLECTING:
-                self.beliefs.hear(message["beliefs"], sent_at_s, epoch)
-            position.lead.on_message(what, message | {"from": sender}, now_s)
+            if what == "hello":
+                position.hear_beliefs(message["beliefs"], sent_at_s)
+            if position.lead is not None:
+                position.lead.on_message(what, message | {"from": sender}, now_s)
         elif position.remote is not None and sender == position.leader:
             if what != "granted":  # which answers nothing
                 position.silence.heard()

@@ -18,6 +18,7 @@
 | | | Redis delivers no message to this replica for `LEAD_TICKS`, not even its own beat | ALONE |
 | | | Redis delivers six of its own beats in a row more than 50 ms late | ALONE |
 | | | the beat of a leader with a later epoch | JOINING |
+| | | a hello has beliefs that count before this replica's own: it leads again with them | ALONE |
 | any | | the connection to Redis is lost, or another replica gathers | ALONE |
 
 Silence is counted in ticks of this process's own event loop, not by the clock: if the loop itself stood still, the

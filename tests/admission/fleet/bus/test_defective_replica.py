@@ -14,6 +14,7 @@ import orjson
 import pytest
 from structlog.testing import capture_logs
 
+from nanonets_proxy.admission.fleet.beliefs import NAME
 from nanonets_proxy.admission.fleet.bus.messages import MAX_REPLICAS
 from nanonets_proxy.admission.fleet.bus.port import Won
 from nanonets_proxy.admission.fleet.bus.post import seal
@@ -22,7 +23,7 @@ from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.core.ratelimit.fleet.believer import Believer
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
-from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot
+from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, dump
 from simulator.limiters import SlidingLog
 from support.gate.fleet_messages import BELIEFS, EXAMPLES, UNUSED, changed, example
 from support.gate.fleet_scene import FleetScene
@@ -480,9 +481,11 @@ def heard(scene: FleetScene) -> Iterator[None]:
 
 def test_a_leader_knows_at_most_as_many_replicas_as_a_fleet_can_have() -> None:
     async def run(scene: FleetScene) -> None:
+        knows_nothing = [0, 0.0, dump((), NAME, 0.0), 1, 0.0]
         with heard(scene):
             for n in range(MAX_REPLICAS + 200):
-                send(scene, scene.leader, example("hello") | {"held": []}, f"evil{n}")
+                hello = example("hello") | {"held": [], "beliefs": knows_nothing}
+                send(scene, scene.leader, hello, f"evil{n}")
             await asyncio.sleep(0.1)
             known = host(scene)
             assert len(known.members) == MAX_REPLICAS - 1
