@@ -32,6 +32,14 @@ async def test_a_refused_login_closes_the_connection_and_shows_no_words_of_the_c
             await redis.dial(password="secret")
 
 
+@pytest.mark.parametrize("kinds", [b"clients", b"clients + cluster connections"])
+async def test_a_full_server_is_told_by_its_words(kinds: bytes) -> None:
+    async with fake_redis() as redis:
+        redis.replies = {b"AUTH": b"-ERR max number of %b reached\r\n" % kinds}
+        with pytest.raises(Refused, match=r"^AUTH: ERR max number of clients"):
+            await redis.dial(password="secret")
+
+
 @pytest.mark.parametrize("says", [b"", b"HTTP/1.1 400 Bad Request\r\n"])
 async def test_a_server_that_hangs_up_during_the_login_is_an_error(says: bytes) -> None:
     async with fake_redis() as redis:

@@ -130,7 +130,8 @@ async def _ask_each(address: RedisAddress, look_ups: LookUps, ask: Any) -> Serve
             fault = error
         except Exception as error:  # noqa: BLE001 - whatever is wrong with one host, another may know
             if not isinstance(fault, CoordinationUnusable):
-                fault = error
+                # The time limit of asyncio has no words.
+                fault = error if str(error) else TimeoutError(f"{host[0]}:{host[1]} does not respond")
         else:
             return found
     raise fault

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 READ_S: Final = 0.01
 """If this process stood still, what it waits for may be here, unread. It is read within this time."""
 
+_FULL: Final = "ERR max number of clients"
+"""The response of a server with `maxclients` connections to the first command of a further one."""
+
 
 class Refused(Exception):
     """Redis responded with an error."""
@@ -83,8 +86,9 @@ class Wire(asyncio.Protocol):
             if isinstance(reply, Exception):
                 raise reply
             if isinstance(reply, ErrorReply):
-                # The text of an unknown command repeats its words.
-                raise Refused(f"{command[0].decode()}: {reply.text.partition(' ')[0]}")
+                # The text of an unknown command repeats its words, such as the password.
+                text = reply.text if reply.text.startswith(_FULL) else reply.text.partition(" ")[0]
+                raise Refused(f"{command[0].decode()}: {text}")
 
 
 def _settle(done: "asyncio.Future[Reply | Exception]", result: Reply | Exception) -> None:

@@ -1,4 +1,4 @@
-"""A name server that does not answer for the name of Redis."""
+"""A name server, or a host of Redis, that does not respond while the bus looks for its server."""
 
 import asyncio
 import socket
@@ -12,6 +12,7 @@ from nanonets_proxy.admission.fleet.bus.redis_bus import RedisBus
 from nanonets_proxy.core.net.redis_address import RedisAddress
 from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 from support import eventually
+from support.gate.fake_redis import fake_redis
 
 URLS = (
     "redis://redis.example:6379",
@@ -73,3 +74,12 @@ async def test_a_start_does_not_wait_for_the_name_server(resolver: Resolver, url
         fault = await check(FleetPolicy(RedisAddress.parse(url), "a", required=False))
     assert "the look-up of the name redis.example takes longer than 0.01 s" in str(fault)
     resolver.may_end.set()
+
+
+@pytest.mark.parametrize("kind", ["redis+sentinel://{}/main", "redis+cluster://{}"])
+async def test_the_reason_names_the_host_that_does_not_respond(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(client, "_TO_ASK_S", 0.05)
+    async with fake_redis() as redis:
+        host = f"127.0.0.1:{redis.port}"
+        fault = await check(FleetPolicy(RedisAddress.parse(kind.format(host)), "a", required=False))
+    assert str(fault).endswith(f" cannot be reached: {host} does not respond")
