@@ -293,3 +293,22 @@ def test_the_response_that_shows_a_used_up_quota_available_again_is_news_at_once
         scene.assert_empty()
 
     run_virtually(main())
+
+
+def test_a_retired_room_ends_no_ticket_and_lets_nobody_enter() -> None:
+    """Another gate has the tickets. To end tens of thousands of them would hold the event loop."""
+
+    async def main() -> None:
+        scene = Scene()
+        await scene.admit()
+        now_s = scene.loop.time()
+        ticket = Ticket("account", now_s + 1.0)
+        future = scene.room.enter(ticket, now_s)
+        assert future is not None
+        scene.room.retire()
+        await asyncio.sleep(2.0)
+        assert not future.done()
+        with pytest.raises(ShuttingDown):
+            scene.room.enter(Ticket("account", now_s + LONG_S), now_s)
+
+    run_virtually(main())

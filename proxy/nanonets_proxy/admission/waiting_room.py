@@ -201,8 +201,12 @@ class WaitingRoom:
         self._poll(now_s)
 
     def retire(self) -> None:
-        """Closes for good, since another gate has all tickets now. This gate decides and reports nothing more."""
-        self.close()
+        """Closes for good, since another gate has all tickets now. This gate decides and reports nothing more.
+
+        Nobody awaits the futures any more. To end tens of thousands of tickets would take most of a second.
+        """
+        self._closed = True
+        self._futures.clear()
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at_s = -math.inf  # no timer is earlier

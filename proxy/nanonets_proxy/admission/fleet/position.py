@@ -212,7 +212,7 @@ class Position:
         self.leader, self.epoch = leader, epoch
         self.epoch_of = leader or self.epoch_of
         hello = self.hello(epoch)
-        self.remote = RemoteHome(lambda message: self.post.send(leader, message), self._loop)
+        self.remote = RemoteHome(lambda message: self.post.send(leader, message), self._loop, self.own.replicas)
         self.state = State.JOINING
         self.room.valid_until_s = math.inf
         self.room.move(self.remote, epoch)
