@@ -361,14 +361,18 @@ def test_the_status_says_who_leads(redis: RedisServer) -> None:
 def test_the_status_of_a_follower_has_its_own_queue(redis: RedisServer) -> None:
     with fleet(redis, 2, *NAMED, "--limits", "account 1/60s", "--pool-size", "7") as proxies:
         until(lambda: coordinated(proxies))
-        follower = next(proxy for proxy in proxies if fleet_status(proxy)["role"] == "follows")
+        follower, leader = sorted(proxies, key=lambda proxy: str(fleet_status(proxy)["role"]))
+
+        def gate(proxy: Running) -> dict[str, Any]:
+            found: dict[str, Any] = status(proxy)["environments"][0]["gate"]
+            return found
+
         with ThreadPoolExecutor(4) as pool:
             for number in range(4):
                 pool.submit(_call_for_a_while, follower.url + PATH, f"c{number % 2}")
-            until(lambda: status(follower)["environments"][0]["gate"]["waiting"] == 3)
-            shown = [status(proxy)["environments"][0] for proxy in proxies]
-    own = next(each for each in shown if each["gate"]["fleet"]["role"] == "follows")
-    leading = next(each for each in shown if each["gate"]["fleet"]["role"] == "leads")
+            # A follower's queue has a request some ms before the leader hears of it.
+            until(lambda: gate(follower)["waiting"] == 3 and gate(leader)["lanes_total"] == 2)
+            own, leading = (status(proxy)["environments"][0] for proxy in (follower, leader))
     assert own["state"]["sentence"] == (
         "Waiting for Nanonets: 2 callers with 3 requests, the leader of the fleet grants the next permit."
     )
