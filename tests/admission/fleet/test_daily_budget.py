@@ -13,13 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleet.redis_server import RedisServer
+from nanonets_proxy.admission.fleet.bequest import give, take
 from nanonets_proxy.admission.fleet.counts_post import CountsPost
+from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.core.access.budget_rule import BudgetRule
 from nanonets_proxy.core.access.daily_budget import DailyBudget
 from nanonets_proxy.core.access.shared_counts import SharedCounts
 from nanonets_proxy.core.usage.rollups import DAY_S
 from support.commands.fleet_proxies import PATH, coordinated, fleet, until
 from support.gate.fleet_scene import FleetScene
+from support.gate.memory_bus import MemoryRedis
 from support.gate.virtual_loop import run_virtually
 
 NOON_S = 20_000.5 * 86_400
@@ -110,6 +113,71 @@ def test_while_redis_is_away_each_replica_uses_its_part_and_none_is_lost_afterwa
         assert sum(budgets.take(0) for _ in range(100)) == 30
         await asyncio.sleep(0.1)
         assert [budgets.take(number) for number in range(3)] == [False] * 3
+        await scene.stop()
+
+    run_virtually(main())
+
+
+def restart(scene: FleetScene, budgets: Budgets, number: int, *, has_ledger: bool) -> int:
+    """Replaces the process of the only replica with requests. Returns the number of the new one."""
+    old, heir, now_s = scene.replicas[number], scene.add(), scene.loop.time()
+    budget = DailyBudget([BudgetRule(None, budgets.limit)])
+    if has_ledger:
+        budget.restore({int(NOON_S // DAY_S): {"a": budgets.served}})
+    budget.share(heir.counts.shared)
+    budgets.budgets.append(budget)
+    take(heir, json.loads(json.dumps(give(old, now_s))), now_s)
+    return len(scene.replicas) - 1
+
+
+@pytest.mark.parametrize("has_ledger", [True, False])
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_a_process_that_is_replaced_while_redis_is_away_leaves_what_is_left_of_its_part(
+    replicas: int, *, has_ledger: bool
+) -> None:
+    """The new process has no part of its own. What both its ledger and the earlier process know counts once."""
+
+    async def main() -> None:
+        scene = FleetScene(replicas, None)
+        await scene.start()
+        budgets = Budgets(scene, 100)
+        assert sum(budgets.take(0) for _ in range(40)) == 40
+        await asyncio.sleep(2.0)
+        scene.redis.stop()
+        await asyncio.sleep(1.0)
+        process, found = 0, []
+        for most in (8, 0, 8):
+            found.append(sum(budgets.take(process) for _ in range(most)))
+            await asyncio.sleep(0.1)
+            process = restart(scene, budgets, process, has_ledger=has_ledger)
+        found.append(sum(budgets.take(process) for _ in range(100)))
+        assert found == [8, 0, 8, 60 // replicas - 16]
+        await scene.stop()
+
+    run_virtually(main())
+
+
+def test_a_newcomer_that_leads_at_an_empty_server_learns_what_replicas_counted_that_are_gone() -> None:
+    async def main() -> None:
+        scene = FleetScene(3, None)
+        await scene.start()
+        budgets = Budgets(scene, 100)
+        assert all(budgets.take(0) for _ in range(80))
+        await asyncio.sleep(1.0)
+        scene.kill(0)
+        await asyncio.sleep(3.0)
+        earlier, scene.redis = scene.redis, MemoryRedis(chance=scene.random)
+        newcomer = scene.add()
+        await newcomer.start(1.0)
+        budgets.follow()
+        for bus in earlier.buses[1:]:
+            bus.move(scene.redis, scene.loop.time() + 0.3)
+        await asyncio.sleep(2.0)
+        assert newcomer.state is State.LEADING
+        published = scene.redis.published
+        assert sum(budgets.take(3) for _ in range(100)) == 20
+        await asyncio.sleep(1.0)
+        assert scene.redis.published - published <= 4 + 2 * 2 + 1
         await scene.stop()
 
     run_virtually(main())

@@ -96,6 +96,54 @@ def test_a_replica_that_is_alone_uses_its_part_of_what_is_left() -> None:
     assert one.takes(10, at_s=NOON_S + DAY_S) == 5
 
 
+def test_a_process_goes_on_with_the_part_of_an_earlier_one() -> None:
+    one = Peer("1", "100")
+    one.takes(10)
+    assert one.shared.used_alone() == []
+    one.shared.go_alone(3)
+    assert one.takes(5) == 5
+    one.budget.give_back("a", NOON_S)
+    one.shared.tell(DAY)
+    two = Peer("2", "100", earlier=14)
+    two.shared.hear(one.shared.everything(), DAY)
+    two.shared.meet()
+    two.shared.go_on_alone(3, one.shared.used_alone())
+    assert two.takes(100) == 30 - 4
+    two.shared.tell(DAY)
+    two.shared.go_together()
+    assert two.takes(100) == 60
+
+
+def test_what_was_given_back_while_alone_is_no_part_that_was_used() -> None:
+    one, two = Peer("1", "100"), Peer("2", "100")
+    one.takes(10)
+    one.shared.go_alone(2)
+    one.budget.give_back("a", NOON_S)
+    two.shared.go_on_alone(2, one.shared.used_alone())
+    assert two.takes(100) == 50
+
+
+@pytest.mark.parametrize("entry", [(DAY, "a", -1), (DAY, "a", "1"), (DAY, "a")])
+def test_a_malformed_part_is_an_error(entry: object) -> None:
+    with pytest.raises(ValueError, match=r"is no count|not enough values"):
+        Peer("1", "100").shared.go_on_alone(2, [entry])  # type: ignore[list-item]
+
+
+def test_counts_that_a_leader_does_not_tell_are_known_to_be_missing_there() -> None:
+    one, two, leader = Peer("1", "10"), Peer("2", "10"), Peer("3", "10")
+    one.takes(1)
+    two.takes(2)
+    exchange(one, two)
+    two.shared.compare()
+    two.shared.hear(leader.shared.everything(), DAY)
+    (missing,) = two.shared.unheard()
+    assert missing[:4] == ("1", DAY, "hash of a", 1)
+    leader.shared.hear([missing], DAY)
+    two.shared.compare()
+    two.shared.hear(leader.shared.everything(), DAY)
+    assert two.shared.unheard() == []
+
+
 def test_after_they_were_alone_replicas_use_what_is_left_together() -> None:
     one, two = Peer("1", "10"), Peer("2", "10")
     for peer in (one, two):

@@ -15,12 +15,14 @@ from nanonets_proxy.core.ratelimit.fleet.grant_log import NOBODY
 
 def give(replica: Replica, now_s: float) -> dict[str, Any]:
     """Returns the JSON document for the new process. From now on, the replica uses half of its share."""
+    replica.counts.tell_now()  # or `everything` would lack the latest ones
     document = {
         "at_s": now_s,
         "name": replica.position.name,
         "hello": replica.position.hello(NOBODY),
         "log": replica.own.granted(),
         "used": replica.counts.shared.everything(),
+        "used_alone": replica.counts.shared.used_alone(),
         "replicas": replica.replicas,
         "others": replica.own.others,
         "epoch": replica.position.epoch,
@@ -42,8 +44,10 @@ def take(replica: Replica, document: Mapping[str, Any], now_s: float) -> None:
     for scope, age_s, cost, of_epoch in sorted(log, key=lambda grant: -grant[1]):
         replica.own.bequeathed = replica.room.log.add(scope, now_s - away_s - age_s, cost, of_epoch)
     replica.own.predecessor = name
+    counts = replica.counts.shared
     replica.counts.hear_counts(document["used"])
+    counts.meet()
     replica.own.replicas, replica.position.epoch = int(document["replicas"]), int(document["epoch"])
     replica.own.others = int(document.get("others", 0))  # an earlier version does not tell it
-    replica.counts.use(replica.state, replica.replicas + replica.own.others)
+    counts.go_on_alone(replica.replicas + replica.own.others, document.get("used_alone", ()))  # likewise
     replica.use_part(2)

@@ -60,8 +60,12 @@ class CountsPost:
         """Tells a replica all counts. A new member gets them before the welcome."""
         self._send_counts(sender, self.shared.everything())
 
-    def stop(self) -> None:
-        """Tells what has changed, for the last time."""
+    def tell_missing(self, leader: str) -> None:
+        """Tells a leader the counts that it has not told: those of replicas that were gone when it started."""
+        self._send_counts(leader, self.shared.unheard())
+
+    def tell_now(self) -> None:
+        """Tells what has changed."""
         self._tell()
 
     def _tell_soon(self) -> None:

@@ -170,6 +170,7 @@ class Position:
             self.silence.restart()
             self.met.set()
             self._changed("a leader decides")
+            self.counts.tell_missing(self.leader)
 
     def follows(self, leader: str, epoch: int) -> bool:
         """Returns whether this replica follows this leader, or has said hello to it."""
@@ -218,6 +219,7 @@ class Position:
         self.room.move(self.remote, epoch)
         if leader:
             self.room.telling(epoch)
+            self.counts.shared.compare()
             self.post.send(leader, hello)
         self.silence.restart()
 

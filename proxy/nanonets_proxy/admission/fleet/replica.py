@@ -66,7 +66,7 @@ class Replica:
         self.position.silence.stop()
         self.position.beater.stop()
         await self.campaign.stop()
-        self.counts.stop()
+        self.counts.tell_now()
         if self.position.lead is not None:
             resignation = self.position.lead.end()
             self.position.post.flush()

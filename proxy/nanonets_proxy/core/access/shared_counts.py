@@ -45,6 +45,8 @@ class SharedCounts:
         self._known: dict[Key, int] = {}  # of the restored ones, those that other replicas remember
         self._replicas = 0  # while alone: how many share what is left
         self._at_loss: dict[Key, int] = {}
+        """This replica's counts when it was alone, less what an earlier process had used since then."""
+        self._unheard: set[tuple[str, int, str]] = set()
 
     # --- the daily budget of this replica -----------------------------------------------------------
 
@@ -92,6 +94,23 @@ class SharedCounts:
             self._at_loss = dict(self._own)
         self._replicas = replicas
 
+    def used_alone(self) -> list[tuple[int, str, int]]:
+        """Returns what it has used of its parts since it is alone, as (day, hash of the caller, requests)."""
+        if not self._replicas:
+            return []
+        keys = self._own.keys() | self._at_loss.keys()
+        return [(*key, max(0, self._own.get(key, 0) - self._at_loss.get(key, 0))) for key in keys]
+
+    def go_on_alone(self, replicas: int, used: Iterable[tuple[int, str, int]]) -> None:
+        """Goes alone with the parts of an earlier process, which has `used` so much of them.
+
+        Raises ValueError or TypeError if that is malformed.
+        """
+        self.go_alone(replicas)
+        for day, caller, count in used:
+            key = _number(day), str(caller)
+            self._at_loss[key] = self._own.get(key, 0) - _number(count)
+
     def go_together(self) -> None:
         """From now on, hears what the others count. Tells them all counts of this replica."""
         self._replicas = 0
@@ -113,6 +132,15 @@ class SharedCounts:
         self._note(entries, today)
         return entries
 
+    def compare(self) -> None:
+        """Begins to note which of other replicas' counts are heard."""
+        self._unheard = {entry[:3] for entry in self.everything() if entry[0] != self._replica}
+
+    def unheard(self) -> list[Entry]:
+        """Returns other replicas' counts that were not heard since `compare`."""
+        unheard, self._unheard = self._unheard, set()
+        return [entry for entry in self.everything() if entry[:3] in unheard]
+
     def everything(self) -> list[Entry]:
         """Returns the counts of all replicas, as far as they are told."""
         return [
@@ -127,6 +155,7 @@ class SharedCounts:
         Raises ValueError or TypeError if they are malformed.
         """
         heard = [(str(of), _number(day), str(c), _number(n), _number(stamp)) for of, day, c, n, stamp in entries]
+        self._unheard.difference_update(entry[:3] for entry in heard)
         self._note((entry for entry in heard if entry[0] != self._replica), today)
 
     def _note(self, entries: Iterable[Entry], today: int) -> None:
