@@ -1,4 +1,4 @@
-"""Fleets in which thousands of requests wait, in virtual time."""
+"""Fleets in which many thousands of requests wait or count, in virtual time."""
 
 import asyncio
 from typing import Final, NamedTuple
@@ -7,6 +7,7 @@ import orjson
 import pytest
 
 from nanonets_proxy.admission.fleet.homes.claim import OwnClaim
+from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Ticket
@@ -43,7 +44,7 @@ def listen(scene: FleetScene) -> Heard:
 
 async def fleet(count: int) -> FleetScene:
     """Returns a fleet of two with a limit of so many requests in an hour."""
-    limits = StaticLimits((StaticLimit("account", count, 3600.0),))
+    limits = StaticLimits((StaticLimit("*", count, 3600.0),))
     scene = FleetScene(2, None, GatePolicy(2000, 10_000, static_limits=limits))
     await scene.start()
     await asyncio.sleep(1.0)
@@ -157,6 +158,24 @@ def test_requests_that_wait_for_their_question_move_with_all_others(is_leader: b
         waiting = sum(replica.room.waiting for replica in scene.replicas)
         assert waiting >= _WAITING - 1  # a replica alone may send one
         assert scene.replicas[1 - leader].own.home.gate.waiting == waiting
+        await scene.stop()
+
+    run_virtually(main())
+
+
+def test_a_replica_joins_a_leader_with_tens_of_thousands_of_requests_of_its_own() -> None:
+    """It would drop a welcome with more lists than an envelope may have."""
+
+    async def main() -> None:
+        scene = await fleet(10_000)
+        room, now_s = scene.replicas[scene.leader].room, scene.loop.time()
+        for number in range(51_000):
+            ticket = Ticket(f"scope {number % 51}", now_s + 1.0)
+            assert room.try_admit(ticket, now_s)
+            room.settle(ticket, Outcome.SERVED)
+        joined = scene.add()
+        await joined.start(1.0)
+        assert joined.state is State.FOLLOWING
         await scene.stop()
 
     run_virtually(main())

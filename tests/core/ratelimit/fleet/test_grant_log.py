@@ -1,6 +1,7 @@
 """The log of a replica's grants."""
 
 import math
+from collections import Counter
 
 from nanonets_proxy.core.ratelimit.fleet import grant_log
 from nanonets_proxy.core.ratelimit.fleet.grant_log import KEPT_S, GrantLog
@@ -33,6 +34,7 @@ def test_of_very_many_grants_the_latest_are_told() -> None:
             log.add(str(scope), 1.0, 1, 0)
     ages = log.ages(2.0, 1, {})
     assert {scope: len(of_scope) for scope, of_scope in ages.items()} == {str(n): 1000 for n in range(10, 20)}
+    assert Counter(scope for scope, *_ in log.entries(2.0, {})) == {str(n): 1000 for n in range(10, 20)}
 
 
 def test_the_scopes_that_were_unused_for_the_longest_time_are_forgotten() -> None:

@@ -46,13 +46,16 @@ class GrantLog:
         return self._added
 
     def entries(self, now: float, periods_s: Mapping[str, float]) -> list[tuple[str, float, float, int]]:
-        """Returns (scope, age, cost, epoch) of the grants that may still count."""
-        return [
-            (scope, now - at_s, cost, epoch)
+        """Returns (scope, age, cost, epoch) of the grants that may still count; of very many, the latest."""
+        found = [
+            (number, scope, now - at_s, cost, epoch)
             for scope, grants in self._grants.items()
-            for at_s, cost, epoch, _ in grants
+            for at_s, cost, epoch, number in grants
             if at_s >= now - _kept_s(scope, periods_s)
         ]
+        if len(found) > _MAX_TOLD:
+            found = sorted(found)[-_MAX_TOLD:]
+        return [entry[1:] for entry in found]
 
     def drop(self, last: int) -> None:
         """Forgets the grants up to this number."""
