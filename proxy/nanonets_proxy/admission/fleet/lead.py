@@ -9,7 +9,7 @@
 | all | the lease is lost, or Redis refuses to renew it | ended: `on_end` is called with the reason |
 | COLLECTING | a defect keeps it from opening | `on_unfit` is called: ended, and the lease is given back |
 | all | Redis confirms beats and delivers nothing | `is_deaf`: `position.py` ends it, and gives the lease back |
-| all | Redis delivers `_MOST_LATE` beats in a row late to this replica | `on_unfit` |
+| all | Redis delivers `MOST_LATE` beats in a row late to this replica | `on_unfit` |
 
 A leader that hears nothing, or hears late, would grant only to itself, and its beats would keep all others from
 the lead.
@@ -28,7 +28,7 @@ import orjson
 
 from nanonets_proxy.admission.fleet.beliefs import Beliefs, Grant, OwnGrants, ToTell
 from nanonets_proxy.admission.fleet.bus.messages import MAX_REPLICAS
-from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, Bus, BusError, Won
+from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, LATE_S, MOST_LATE, Bus, BusError, Won
 from nanonets_proxy.admission.fleet.bus.post import seal
 from nanonets_proxy.admission.fleet.host import Host
 from nanonets_proxy.core.access.shared_counts import SharedCounts
@@ -50,9 +50,6 @@ LEASE_VALID_S: Final = 0.8
 OTHER_VERSION: Final = "replicas with another version of the protocol are here"
 DEAF: Final = "this replica hears nothing from Redis, not even its own beats"
 LATE: Final = "the messages of Redis reach this replica late"
-_LATE_S: Final = 0.05
-_MOST_LATE: Final = 6
-"""A single late one is an accident. After as many in a row, each replica does better with its share."""
 _OF_MEMBERS: Final = frozenset({"ask", "end", "sent", "unanswered", "leave", "cost", "advice", "alive", "bye"})
 _REPLICAS_KEPT_S: Final = 2.0  # a replica that is away for less still counts, or all shares would be too large
 
@@ -229,8 +226,8 @@ class Lead:
 
     def came_back(self, took_s: float) -> None:
         """Notes how long one of its own beats took to come back."""
-        self._late_back = self._late_back + 1 if took_s > _LATE_S else 0
-        if self._late_back >= _MOST_LATE:
+        self._late_back = self._late_back + 1 if took_s > LATE_S else 0
+        if self._late_back >= MOST_LATE:
             self.on_unfit(LATE)
 
     def note_beliefs(self) -> None:
@@ -271,10 +268,10 @@ class Lead:
         if self._has_ended:
             return
         self._renewing = None
-        self._late = self._late + 1 if self._loop.time() - asked_at_s > _LATE_S else 0
+        self._late = self._late + 1 if self._loop.time() - asked_at_s > LATE_S else 0
         if others is None:
             self.on_end(reason)
-        elif self._late >= _MOST_LATE:
+        elif self._late >= MOST_LATE:
             self.on_end("Redis is slow")
         elif others and not self.gathers:
             self.others = others

@@ -19,16 +19,20 @@ class Told:
     def __init__(self) -> None:
         self.unheard: list[str] = []
         self.faults: list[str] = []
+        self.times_slow = 0
 
     def fault(self, error: Exception) -> None:
         self.faults.append(str(error))
+
+    def slow(self) -> None:
+        self.times_slow += 1
 
 
 @asynccontextmanager
 async def connected() -> AsyncIterator[tuple[FakeRedis, Publisher, Told]]:
     told = Told()
     async with fake_redis() as redis:
-        publisher = Publisher(redis.dial, told.unheard.append, told.fault)
+        publisher = Publisher(redis.dial, told.unheard.append, told.fault, told.slow)
         await publisher.start()
         try:
             yield redis, publisher, told
@@ -156,3 +160,45 @@ async def test_before_the_end_messages_are_confirmed_or_given_up() -> None:
         redis.respond(b":0\r\n")
         await flushing
         assert told.unheard == ["a"]
+
+
+async def _send_each_after_the_confirmation(redis: FakeRedis, publisher: Publisher, count: int) -> None:
+    for number in range(count):
+        publisher.send("a", b"to:a", b"%d;" % number)
+        await redis.has_got(b"%d;" % number)
+        redis.respond(b":1\r\n")
+        await eventually.until(lambda: not publisher.is_sending)
+    redis.got = b""
+
+
+@pytest.mark.parametrize(("late_s", "slow"), [(-1.0, 1), (60.0, 0)])
+async def test_as_many_late_confirmations_in_a_row_are_told(
+    monkeypatch: pytest.MonkeyPatch, late_s: float, slow: int
+) -> None:
+    """Messages of this replica may go over a slow connection, while commands and other messages do not."""
+    async with connected() as (redis, publisher, told):
+        monkeypatch.setattr(module, "LATE_S", late_s)
+        await _send_each_after_the_confirmation(redis, publisher, 5)
+        assert told.times_slow == 0
+        await _send_each_after_the_confirmation(redis, publisher, 1)
+        assert told.times_slow == slow
+
+
+async def test_a_confirmation_in_time_begins_the_row_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with connected() as (redis, publisher, told):
+        for late_s, count in ((-1.0, 5), (60.0, 1), (-1.0, 5)):
+            monkeypatch.setattr(module, "LATE_S", late_s)
+            await _send_each_after_the_confirmation(redis, publisher, count)
+        assert told.times_slow == 0
+
+
+async def test_messages_that_were_late_together_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server stood still for a moment."""
+    async with connected() as (redis, publisher, told):
+        monkeypatch.setattr(module, "LATE_S", -1.0)
+        for number in range(20):
+            publisher.send("a", b"to:a", b"%d;" % number)
+        await redis.has_got(b"19;")
+        redis.respond(b":1\r\n" * 20)
+        await eventually.until(lambda: not publisher.is_sending)
+        assert told.times_slow == 0

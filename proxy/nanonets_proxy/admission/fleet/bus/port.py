@@ -7,9 +7,13 @@ later holder has a larger one.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 EVERYBODY = ""
+LATE_S: Final = 0.05
+"""A message or a command that takes longer is late."""
+MOST_LATE: Final = 6
+"""A single late one is an accident. After as many in a row, each replica does better with its share."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,12 @@
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Final
 
+from nanonets_proxy.admission.fleet.bus.port import LATE_S, MOST_LATE
 from nanonets_proxy.admission.fleet.bus.wire import READ_S, Refused, Wire
 from nanonets_proxy.core.net.resp import ErrorReply, Reply, pack
 
@@ -32,11 +34,16 @@ class Publisher:
         connect: Callable[[], Coroutine[None, None, Wire]],
         on_unheard: Callable[[str], None],
         on_fault: Callable[[Exception], None],
+        on_slow: Callable[[], None],
     ) -> None:
-        """`on_unheard` gets the name behind each message that reached nobody."""
+        """`on_unheard` gets the name behind each message that reached nobody.
+
+        `on_slow` is called after `MOST_LATE` late confirmations in a row.
+        """
         self._connect = connect
         self._on_unheard = on_unheard
         self._on_fault = on_fault
+        self._on_slow = on_slow
         self._loop = asyncio.get_running_loop()
         self._wire: Wire | None = None
         self._connecting: asyncio.Task[None] | None = None
@@ -44,6 +51,8 @@ class Publisher:
         self._unconfirmed: deque[tuple[str, float]] = deque()  # the name behind each message, and when it was sent
         self._timer: asyncio.TimerHandle | None = None
         self._late: tuple[str, float] | None = None  # a message whose time was over when the timer came last
+        self._lates = 0  # late confirmations in a row; messages that were late together count once
+        self._late_at_s = -math.inf  # when the latest one that counts came
         self._all_confirmed: asyncio.Future[None] | None = None
         self._has_ended = False
 
@@ -90,13 +99,24 @@ class Publisher:
     def _confirm(self, reply: Reply) -> None:
         if not self._unconfirmed:
             raise ValueError("Redis has confirmed a message twice")
-        to, _ = self._unconfirmed.popleft()
+        to, sent_at_s = self._unconfirmed.popleft()
+        self._note_time(sent_at_s)
         if isinstance(reply, ErrorReply):
             self._on_fault(Refused(f"PUBLISH: {reply.text}"))
         elif not reply:
             self._on_unheard(to)
         if not self._unconfirmed:
             self._settle()
+
+    def _note_time(self, sent_at_s: float) -> None:
+        now_s = self._loop.time()
+        if now_s - sent_at_s <= LATE_S:
+            self._lates = 0
+        elif sent_at_s >= self._late_at_s:
+            self._lates, self._late_at_s = self._lates + 1, now_s
+            if self._lates >= MOST_LATE:
+                self._lates = 0
+                self._on_slow()
 
     def _settle(self) -> None:
         if self._all_confirmed is not None and not self._all_confirmed.done():

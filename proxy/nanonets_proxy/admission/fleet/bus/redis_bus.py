@@ -45,6 +45,7 @@ _KEPT_MS: Final = 26 * 3_600_000  # longer than the day of a daily budget
 _PAUSES_S: Final = (0.05, 0.4)  # shorter than `lead.GATHER_S`
 _STEADY_S: Final = 1.0  # a connection that lasted for longer was of use
 _RECONNECT_EACH_S: Final = 60.0  # if the leader is at fault, new connections do not help
+_SLOW: Final = "Redis confirms the messages of this replica late"
 _STOP_S: Final = 1.0
 _CLOSE_S: Final = 0.1  # with TLS, a connection waits for the server's end of it
 
@@ -115,7 +116,8 @@ class RedisBus:
             where = f" ({server[0]}:{server[1]})"
             client = make_client(address, server)
             dial = partial(connect, address, server, tls_context(address))
-            self._publisher = Publisher(dial, self._on_unheard, partial(self._on_message_lost, broken))
+            on_fault, on_slow = partial(self._on_message_lost, broken), partial(self.reconnect, _SLOW)
+            self._publisher = Publisher(dial, self._on_unheard, on_fault, on_slow)
             await self._publisher.start()
             self._use = _Use(client, broken)
             channels = (self._channel(""), self._channel(self._name))
