@@ -130,13 +130,12 @@ class Lead:
         self._to_tell = ToTell(home.gate, self._counts)
         self._own_grants = OwnGrants(lambda message: send(EVERYBODY, message), self._loop)
         self.host = Host(home, send, self._told_log)
-        self.host.on_members = lambda: self.use(policy)
         home.on_refused = self._beat_soon
+        self.use(policy)
         now_s = self._loop.time()
         for hello in self._hellos.values():
             self.host.hello(hello, now_s)
         self._hellos.clear()
-        self.use(policy)
 
     def use(self, policy: GatePolicy) -> None:
         """Applies the policy of this replica, and the number of members, to the gate for all."""

@@ -21,9 +21,6 @@
 | | | a hello has beliefs that count before this replica's own: it leads again with them | ALONE |
 | any | | the connection to Redis is lost, or another replica gathers | ALONE |
 
-Silence is counted in ticks of this process's own event loop, not by the clock: if the loop itself stood still, the
-answer may be here already, unread.
-
 A leader decides only until `LEASE_VALID_S` after it last asked for its lease: a process that was stopped for long
 finds that out before its next decision.
 """
