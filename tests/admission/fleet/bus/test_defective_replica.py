@@ -422,6 +422,18 @@ def test_no_message_holds_a_scope_for_years() -> None:
     in_fleet(run)
 
 
+def test_no_hello_closes_a_scope_for_more_than_an_hour() -> None:
+    async def run(scene: FleetScene) -> None:
+        position = scene.replicas[followers(scene)[0]].position
+        hello = position.hello(position.epoch) | {"scopes": {"-.b": [[], YEAR_S]}}
+        send(scene, scene.leader, hello, position.name)
+        await asyncio.sleep(0.1)
+        now_s = scene.loop.time()
+        assert scene.replicas[scene.leader].gate().scopes.closures(now_s)["-.b"] <= now_s + 3600.0
+
+    in_fleet(run)
+
+
 def test_a_scope_whose_name_is_a_pattern_is_not_the_limit_of_all_scopes() -> None:
     async def run(scene: FleetScene) -> None:
         follower = followers(scene)[0]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable
 from unittest.mock import Mock
 
@@ -74,8 +75,11 @@ def test_a_new_replica_knows_what_its_leader_has_granted_to_itself(*, is_killed:
 
 
 @pytest.mark.parametrize(("is_refused", "count"), [(True, 2), (False, 6)])
-def test_a_request_counts_once_if_the_welcome_is_lost(count: int, *, is_refused: bool) -> None:
-    """The leader has heard the hello, and takes over the requests in flight. They end before the next hello."""
+@pytest.mark.parametrize("lost", ["welcome", "hello"])
+def test_a_request_counts_once_if_the_welcome_or_the_hello_is_lost(
+    lost: str, count: int, *, is_refused: bool
+) -> None:
+    """If the leader has heard the hello, it takes over the requests in flight. They end before the next hello."""
 
     async def run(scene: FleetScene) -> None:
         number = 1 - scene.leader
@@ -84,25 +88,25 @@ def test_a_request_counts_once_if_the_welcome_is_lost(count: int, *, is_refused:
             await asyncio.gather(*(scene.request(number, f"c{n}") for n in range(2)))
         bus.is_cut = True
         bus.lose("connection lost")
-        welcomes = 0
+        told = 0
 
         def passes(data: bytes) -> bool:
-            nonlocal welcomes
-            is_welcome = b'"t":"welcome"' in data
-            welcomes += is_welcome
-            return not is_welcome or welcomes > 1
+            nonlocal told
+            is_told = b'"t":"%s"' % lost.encode() in data
+            told += is_told
+            return not is_told or told > 1
 
-        bus.passes = passes
+        scene.buses[number if lost == "welcome" else scene.leader].passes = passes
         tickets = [Ticket("account", scene.loop.time() + 100.0, f"c{n}") for n in range(6)]
         granted = [ticket for ticket in tickets if follower.room.try_admit(ticket, scene.loop.time())]
         bus.is_cut = False
-        while not welcomes:  # noqa: ASYNC110 - virtual time makes an Event needless
+        while not told:  # noqa: ASYNC110 - virtual time makes an Event needless
             await asyncio.sleep(0.001)
-        for ticket in granted:  # the hello named them
+        for ticket in granted:  # the hello names them
             outcome = Outcome.THROTTLED if is_refused else Outcome.SERVED
             follower.room.settle(ticket, outcome, 30.0 if is_refused else None)
         await asyncio.sleep(1.5)
-        assert welcomes == 2
+        assert told == 2
         assert follower.state is State.FOLLOWING
         assert counted(scene) == count
         assert scene.replicas[scene.leader].gate().in_flight == 0
@@ -284,3 +288,18 @@ def test_a_leader_remembers_its_grants_for_the_period_that_it_has_learned_since(
         assert len(leader.own.granted()) == 5
 
     in_fleet(2, None, run, GatePolicy(256, 1000, static_limits=limits))
+
+
+def test_the_grants_of_a_replica_close_no_scope_at_its_leader() -> None:
+    async def run(scene: FleetScene) -> None:
+        number = 1 - scene.leader
+        scene.buses[number].is_cut = True
+        scene.buses[number].lose("connection lost")
+        await scene.request(number, "c")
+        scene.buses[number].is_cut = False
+        await asyncio.sleep(1.0)
+        assert counted(scene) == 1
+        (scope,) = scene.replicas[scene.leader].gate().scopes
+        assert scope.limit.opens_at_s == -math.inf
+
+    in_fleet(2, None, run)
