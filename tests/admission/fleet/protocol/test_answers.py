@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from nanonets_proxy.admission.fleet.bus.post import unseal
 from nanonets_proxy.admission.fleet.homes.claim import OwnClaim
 from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
@@ -108,3 +109,20 @@ def test_a_request_that_is_asked_for_again_while_it_waits_gets_no_permit_of_its_
         assert scene.loop.time() - now_s == pytest.approx(60.0, abs=0.1)
 
     in_fleet(test, StaticLimit("account", 1, 60.0))
+
+
+def test_a_request_of_a_follower_costs_three_messages() -> None:
+    async def test(scene: FleetScene, follower: int) -> None:
+        kinds: list[str] = []
+
+        def passes(data: bytes) -> bool:
+            kinds.extend(message["t"] for message in unseal(data).messages)
+            return True
+
+        for bus in scene.buses:
+            bus.passes = passes
+        await scene.request(follower, "c")
+        await asyncio.sleep(0.01)
+        assert [kind for kind in kinds if kind not in ("beat", "alive")] == ["ask", "grant", "end"]
+
+    in_fleet(test, StaticLimit("account", 100, 1.0))

@@ -115,8 +115,8 @@ def test_a_request_counts_once_if_the_welcome_or_the_hello_is_lost(
 
 
 @pytest.mark.parametrize("who", ["alone", "leader", "follower"])
-@pytest.mark.parametrize("is_served", [True, False])
-def test_the_true_cost_of_a_request_counts_also_if_it_is_known_late(who: str, *, is_served: bool) -> None:
+@pytest.mark.parametrize("when", ["in use", "served", "returned"])
+def test_the_true_cost_of_a_request_counts_also_if_it_is_known_late(who: str, when: str) -> None:
     """The pages of an upload are counted while its response is underway, or after it."""
     limits = StaticLimits((StaticLimit("account", 100, 60.0, PAGES),))
 
@@ -130,10 +130,13 @@ def test_the_true_cost_of_a_request_counts_also_if_it_is_known_late(who: str, *,
         ticket = Ticket("account", loop.time() + 100.0, "c", cost=5)
         if (future := room.enter(ticket, loop.time())) is not None:
             await future
-        room.settle(ticket, Outcome.SERVED if is_served else Outcome.UNUSED)
+        if when == "in use":
+            room.correct_cost(ticket, 20)
+        room.settle(ticket, Outcome.UNUSED if when == "returned" else Outcome.SERVED)
         await asyncio.sleep(0.1)
-        room.correct_cost(ticket, 20)
-        if not is_served:
+        if when != "in use":
+            room.correct_cost(ticket, 20)
+        if when == "returned":
             if (future := room.enter(ticket, loop.time())) is not None:
                 await future
             room.settle(ticket, Outcome.SERVED)
@@ -233,8 +236,9 @@ def test_a_request_that_a_replica_granted_itself_counts_from_then(*, is_counted:
     in_fleet(1, None, run)
 
 
-def test_a_refused_request_that_waits_again_at_the_leader_leaves_its_queue_with_the_next_hello() -> None:
-    """The replica was refused while it was alone, and the hello that told the leader was lost."""
+@pytest.mark.parametrize("was_refused", [True, False])
+def test_a_request_that_a_replica_granted_itself_leaves_the_queue_of_its_leader(*, was_refused: bool) -> None:
+    """The replica was alone, and the leader did not hear that the request no longer waits."""
 
     async def run(scene: FleetScene) -> None:
         lead = scene.replicas[scene.leader].position.lead
@@ -257,8 +261,9 @@ def test_a_refused_request_that_waits_again_at_the_leader_leaves_its_queue_with_
         for number in numbers:
             host.handle(ask | {"from": "x", "n": number, "sent_at_s": now_s}, now_s)
         assert host.home.gate.waiting > 0
-        host.hello(hello | {"refused": [*numbers]}, now_s)
-        assert (host.home.gate.waiting, host.home.gate.in_flight) == (0, 0)
+        held = [[number, "s", "l", 9.0, 1, 0.3, False] for number in reversed(numbers)]
+        host.hello(hello | ({"refused": [*numbers]} if was_refused else {"held": held}), now_s)
+        assert (host.home.gate.waiting, host.home.gate.in_flight) == (0, 0 if was_refused else 100)
 
     in_fleet(1, None, run)
 
