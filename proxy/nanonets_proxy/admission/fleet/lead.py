@@ -196,7 +196,9 @@ class Lead:
             return
         if self.host is not None:
             self.host.expire(self._loop.time())
-            if len(self.host.members) + 1 != self.replicas:
+            replicas = self.replicas
+            self._count(len(self.host.members))
+            if self.replicas != replicas:
                 self.host.on_members()
         elif self.others:
             since_s = self._loop.time() - _REPLICAS_KEPT_S
