@@ -151,7 +151,7 @@ class Replica:
             return
         if self.position.lead is not None and self.position.lead.host is not None:
             self.position.lead.host.forget(name)
-        elif name == self.position.leader and self.position.remote is not None:
+        elif name == self.position.leader:
             self.position.go_alone("the leader is gone")
 
     def _on_message(self, sender: str, epoch: int, told_s: float, message: Message) -> None:
