@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import pytest
 
 from nanonets_proxy.admission.fleet.bus.port import Won
+from nanonets_proxy.admission.fleet.bus.post import seal
 from nanonets_proxy.admission.fleet.campaign import Campaign
 from nanonets_proxy.admission.fleet.state import State
 from support.gate.fleet_scene import FleetScene
@@ -150,6 +151,10 @@ def test_a_replica_that_has_stopped_keeps_its_state_when_redis_goes_away() -> No
         for bus, replica in zip(scene.buses, scene.replicas, strict=True):
             bus.lose("connection lost")
             replica._on_unheard(replica.position.leader)
+            states = [each.state for each in scene.replicas]
+            beat = {"t": "beat", "replicas": 2}
+            replica._inbox.deliver(seal("another", replica.position.epoch + 1, scene.loop.time(), [beat]))
+            assert [each.state for each in scene.replicas] == states
         assert len(scene.changes) == changes
         await scene.stop()
 

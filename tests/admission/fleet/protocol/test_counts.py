@@ -308,3 +308,12 @@ def test_the_grants_of_a_replica_close_no_scope_at_its_leader() -> None:
         assert scope.limit.opens_at_s == -math.inf
 
     in_fleet(2, None, run)
+
+
+def test_grants_that_no_longer_count_take_no_memory() -> None:
+    async def run(scene: FleetScene) -> None:
+        await asyncio.gather(*(scene.request(number, "c") for number in range(2)))
+        await asyncio.sleep(300.0)
+        assert [replica.room.log._grants for replica in scene.replicas] == [{}, {}]
+
+    in_fleet(2, None, run)
