@@ -126,3 +126,46 @@ def test_a_request_of_a_follower_costs_three_messages() -> None:
         assert [kind for kind in kinds if kind not in ("beat", "alive")] == ["ask", "grant", "end"]
 
     in_fleet(test, StaticLimit("account", 100, 1.0))
+
+
+def test_a_busy_follower_of_a_slow_redis_stays_with_its_leader() -> None:
+    """It has a question open at each moment, and each answer tells that the leader is there."""
+
+    async def test(scene: FleetScene, follower: int) -> None:
+        scene.redis.delay_s = 0.012
+        scene.service_s = 0.0
+        scene.callers(follower, 30, pause_s=0.01)
+        changes = len(scene.changes)
+        await asyncio.sleep(5.0)
+        assert len(scene.changes) == changes
+
+    in_fleet(test, StaticLimit("account", 10_000, 1.0))
+
+
+def test_a_leader_that_is_busy_with_its_own_requests_has_not_answered_a_follower() -> None:
+    async def test(scene: FleetScene, follower: int) -> None:
+        scene.callers(scene.leader, 4, pause_s=0.01)
+        await asyncio.sleep(0.1)
+        scene.buses[scene.leader].passes = lambda data: b'"t":"ask"' not in data and b'"t":"alive"' not in data
+        since_s = scene.loop.time()
+        await scene.request(follower, "c")
+        assert scene.loop.time() - since_s < 0.6
+
+    in_fleet(test, StaticLimit("account", 10_000, 1.0))
+
+
+def test_a_replica_that_hears_a_leader_knows_of_two_replicas() -> None:
+    """Also if its hello is lost, and the leader does not know of it."""
+
+    async def main() -> None:
+        scene = FleetScene(1, None)
+        await scene.start()
+        await asyncio.sleep(1.0)
+        scene.buses[0].passes = lambda data: b'"t":"hello"' not in data
+        newcomer = scene.add()
+        await newcomer.start(1.0)
+        assert newcomer.state is not State.FOLLOWING
+        assert newcomer.replicas == 2
+        await scene.stop()
+
+    run_virtually(main())
