@@ -3,11 +3,13 @@
 import asyncio
 import math
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
 from structlog.testing import capture_logs
 
 from fleet.redis_server import RedisServer
+from nanonets_proxy.admission.fleet.bus.post import seal
 from nanonets_proxy.admission.fleet.lead import OTHER_VERSION
 from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.app.environment.fleet import Fleet
@@ -259,3 +261,33 @@ def test_limits_of_another_release_in_redis_are_ignored_and_logged_once(kept: by
     with capture_logs() as events:
         run_virtually(main())
     assert [event["event"] for event in events] == ["fleet_limits_ignored"]
+
+
+def test_a_replica_that_waits_for_the_next_leader_decides_once_another_version_is_here() -> None:
+    async def main() -> None:
+        scene = FleetScene(3, None)
+        await scene.start()
+        await asyncio.sleep(1.0)
+        leader, (replica, _) = scene.leader, (r for r in scene.replicas if r.state is not State.LEADING)
+        for each in scene.replicas:
+            each.campaign.run = Mock()  # type: ignore[method-assign] # nobody wins
+        scene.dead.add(leader)
+        scene.replicas[leader].room.close()
+        await scene.replicas[leader].stop()
+        await asyncio.sleep(0.05)
+        assert replica.state is State.JOINING
+        position = replica.position
+        beat = {
+            "t": "beat",
+            "replicas": 2,
+            "gathers": True,
+            "others": 1,
+            "told": replica.beliefs.told(scene.loop.time()),
+        }
+        replica._inbox.deliver(seal("r9", position.epoch + 1, scene.loop.time(), [beat]))
+        assert replica.state is State.ALONE
+        assert replica.is_coordinated
+        assert [reason for *_, reason in scene.changes][-1] == OTHER_VERSION
+        await scene.stop()
+
+    run_virtually(main())

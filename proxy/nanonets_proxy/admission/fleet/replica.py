@@ -192,7 +192,7 @@ class Replica:
         if sender == position.name or epoch < position.epoch:
             return
         if message.get("gathers"):
-            if not position.seeks_lease:
+            if "others" in message or not position.seeks_lease:
                 position.go_alone(OTHER_VERSION if "others" in message else "another replica begins to lead")
             position.epoch, position.epoch_of = epoch, sender
             position.post.send(sender, {"t": "here"})
@@ -210,8 +210,6 @@ class Replica:
             position.join(sender, epoch)
 
     def _on_other_version(self, message: Message, now_s: float) -> None:
-        if self.position.state is State.JOINING:
-            self.position.go_alone(OTHER_VERSION)
         self._beat_heard_at_s = now_s
         if not self.beliefs.snapshots:
             self.beliefs.hear(message["told"], now_s, self.position.epoch)
