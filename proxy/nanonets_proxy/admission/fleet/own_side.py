@@ -53,7 +53,8 @@ class OwnSide:
     @property
     def longest_period_s(self) -> float:
         """How long a request may count while this replica is alone."""
-        return max((row.period_s for row in self.share().static_limits.rows), default=0.0)
+        limits = self.share().static_limits
+        return max((row.period_s for row in (*limits.rows, *limits.named.values())), default=0.0)
 
     def _closures(self) -> Mapping[str, float]:
         """Returns until when each scope is closed, as its gate knows if that decides, or by later 429s."""

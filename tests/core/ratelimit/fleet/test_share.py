@@ -5,6 +5,7 @@ import pytest
 from nanonets_proxy.core.ratelimit.fleet.share import leader_policy, share_of, share_policy
 from nanonets_proxy.core.ratelimit.gate import Gate
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
+from nanonets_proxy.core.ratelimit.scopes import static_limits
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot, unknown
 from nanonets_proxy.core.ratelimit.tickets import Outcome, Reason, Ticket
@@ -33,7 +34,8 @@ def test_the_shares_of_all_replicas_together_are_at_most_what_is_proven(
     assert (own.count, own.period_s, own.proven) == (*share, share[0])
     assert own.count is not None
     assert replicas * own.count / own.period_s <= (proven or count) / 4.0 + 1e-9
-    (row, _) = share_policy(POLICY, [known(count, proven)], replicas).static_limits.rows
+    row = share_policy(POLICY, [known(count, proven)], replicas).static_limits.of("-.x")
+    assert row is not None
     assert (row.count, row.period_s) == share
 
 
@@ -99,3 +101,13 @@ def test_the_share_of_a_scope_is_the_limit_of_that_scope_alone() -> None:
         assert found.count == 20
         assert limits.of("0.x (others)") is None
         assert limits.of("ab") is None
+
+
+def test_the_share_of_a_scope_is_found_without_a_look_at_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gate with hundreds of scopes would take long to make: for each scope, it compared all names."""
+    compared: list[str] = []
+    monkeypatch.setattr(static_limits, "fnmatchcase", lambda name, _: compared.append(name))
+    beliefs = [ScopeSnapshot(str(number), 40, 4.0, 40, None, 0, 0.0, 0.0) for number in range(100)]
+    limits = share_policy(POLICY, beliefs, 2).static_limits
+    assert all(limits.of(belief.scope) for belief in beliefs)
+    assert compared == []

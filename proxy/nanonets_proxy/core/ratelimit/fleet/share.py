@@ -15,8 +15,6 @@ from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 from nanonets_proxy.core.ratelimit.scopes.static_limits import StaticLimit, StaticLimits
 from nanonets_proxy.core.ratelimit.snapshot import ScopeSnapshot
 
-_EXACTLY = str.maketrans({character: f"[{character}]" for character in "*?["})
-
 
 def leader_policy(policy: GatePolicy, places: int, replicas: int) -> GatePolicy:
     """Returns the policy of a gate that decides for all replicas, which have `places` in flight together."""
@@ -25,15 +23,15 @@ def leader_policy(policy: GatePolicy, places: int, replicas: int) -> GatePolicy:
 
 def share_policy(policy: GatePolicy, beliefs: Iterable[ScopeSnapshot], replicas: int) -> GatePolicy:
     """Returns the policy of a gate that has one replica's share of each limit that is known."""
-    known = [
-        _share(belief.scope.translate(_EXACTLY), belief.proven or belief.count, belief.period_s, replicas)
+    known = {
+        belief.scope: _share(belief.scope, belief.proven or belief.count, belief.period_s, replicas)
         for belief in beliefs
         if belief.count
-    ]
-    rows = [_share(row.scope, row.count, row.period_s, replicas) for row in policy.static_limits.rows]
+    }
+    rows = tuple(_share(row.scope, row.count, row.period_s, replicas) for row in policy.static_limits.rows)
     return replace(
         policy,
-        static_limits=StaticLimits((*known, *rows)),
+        static_limits=StaticLimits(rows, known),
         initial_unconfirmed=max(1, policy.initial_unconfirmed // replicas),
         is_share=replicas > 1,
     )

@@ -1,7 +1,8 @@
 """Limits from the settings: `account 60/minute`, `v2:predict:* 20 pages/60s`."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Self
 
@@ -59,7 +60,9 @@ class StaticLimits:
     """The limits in order of precedence: the first one that matches a scope applies."""
 
     rows: tuple[StaticLimit, ...] = ()
+    named: Mapping[str, StaticLimit] = field(default_factory=dict)
+    """The limits of single scopes, by name. They apply before `rows`, and there may be hundreds of them."""
 
     def of(self, scope: str) -> StaticLimit | None:
         """Returns the limit of a scope; None if no limit matches."""
-        return next((row for row in self.rows if fnmatchcase(scope, row.scope)), None)
+        return self.named.get(scope) or next((row for row in self.rows if fnmatchcase(scope, row.scope)), None)
