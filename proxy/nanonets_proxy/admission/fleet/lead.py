@@ -28,7 +28,7 @@ import orjson
 
 from nanonets_proxy.admission.fleet.beliefs import Beliefs, Grant, OwnGrants, ToTell
 from nanonets_proxy.admission.fleet.bus.messages import MAX_REPLICAS
-from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, LATE_S, MOST_LATE, Bus, BusError, Won
+from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, LATE, LATE_S, MOST_LATE, Bus, BusError, Won
 from nanonets_proxy.admission.fleet.bus.post import seal
 from nanonets_proxy.admission.fleet.host import Host
 from nanonets_proxy.core.access.shared_counts import SharedCounts
@@ -49,7 +49,6 @@ LEASE_VALID_S: Final = 0.8
 """A leader decides for this long after it asked for its lease, which lasts for 1 s."""
 OTHER_VERSION: Final = "replicas with another version of the protocol are here"
 DEAF: Final = "this replica hears nothing from Redis, not even its own beats"
-LATE: Final = "the messages of Redis reach this replica late"
 _OF_MEMBERS: Final = frozenset({"ask", "end", "sent", "unanswered", "leave", "cost", "advice", "alive", "bye"})
 _REPLICAS_KEPT_S: Final = 2.0  # a replica that is away for less still counts, or all shares would be too large
 

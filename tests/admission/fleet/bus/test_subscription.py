@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from nanonets_proxy.admission.fleet.bus import subscription as module
+from nanonets_proxy.admission.fleet.bus.port import MOST_LATE
 from nanonets_proxy.admission.fleet.bus.subscription import Subscription
 from nanonets_proxy.admission.fleet.bus.wire import Refused
 from support import eventually
@@ -22,17 +23,21 @@ PONG = b"*2\r\n$4\r\npong\r\n$0\r\n\r\n"
 class Heard:
     running: "asyncio.Task[None]" = field(init=False)
     times_subscribed: int = 0
+    times_slow: int = 0
     messages: list[bytes] = field(default_factory=list)
 
     def subscribed(self) -> None:
         self.times_subscribed += 1
+
+    def slow(self) -> None:
+        self.times_slow += 1
 
 
 @asynccontextmanager
 async def subscribed() -> AsyncIterator[tuple[FakeRedis, Heard]]:
     heard = Heard()
     async with fake_redis() as redis:
-        own = Subscription(redis.dial, (b"a", b"b"), heard.subscribed, heard.messages.append)
+        own = Subscription(redis.dial, (b"a", b"b"), heard.subscribed, heard.messages.append, heard.slow)
         heard.running = asyncio.ensure_future(own.run())
         await redis.has_got(b"*3\r\n$9\r\nSUBSCRIBE\r\n$1\r\na\r\n$1\r\nb\r\n")
         try:
@@ -87,4 +92,19 @@ async def test_a_server_that_answers_each_ping_stays(monkeypatch: pytest.MonkeyP
     async with subscribed() as (redis, heard):
         redis.replies = {b"PING": PONG}
         await eventually.until(lambda: redis.got.count(b"PING") >= 3)
+        assert not heard.running.done()
+
+
+@pytest.mark.parametrize(("late_s", "slow"), [(-1.0, True), (60.0, False)])
+async def test_a_server_that_answers_the_pings_late_is_slow_although_it_tells_messages(
+    monkeypatch: pytest.MonkeyPatch, late_s: float, *, slow: bool
+) -> None:
+    """The messages, too, may have been on their way for long."""
+    monkeypatch.setattr(module, "SILENCE_S", 0.01)
+    monkeypatch.setattr(module, "READ_S", 2.0)
+    monkeypatch.setattr(module, "LATE_S", late_s)
+    async with subscribed() as (redis, heard):
+        redis.replies = {b"PING": PONG + MESSAGE}
+        await eventually.until(lambda: redis.got.count(b"PING") > MOST_LATE)
+        assert (heard.times_slow > 0) is slow
         assert not heard.running.done()

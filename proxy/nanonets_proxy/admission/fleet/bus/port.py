@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 EVERYBODY = ""
+LATE: Final = "the messages of Redis reach this replica late"
 LATE_S: Final = 0.05
 """A message or a command that takes longer is late."""
 MOST_LATE: Final = 6

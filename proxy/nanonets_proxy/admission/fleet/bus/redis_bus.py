@@ -32,7 +32,7 @@ from nanonets_proxy.admission.fleet.bus.client import (
     words,
 )
 from nanonets_proxy.admission.fleet.bus.once_a_minute import OnceAMinute
-from nanonets_proxy.admission.fleet.bus.port import BusError, EpochVoid, Won
+from nanonets_proxy.admission.fleet.bus.port import LATE, BusError, EpochVoid, Won
 from nanonets_proxy.admission.fleet.bus.publisher import Publisher
 from nanonets_proxy.admission.fleet.bus.scripts import CAMPAIGN, RENEW, RESIGN, keys
 from nanonets_proxy.admission.fleet.bus.subscription import Subscription
@@ -121,7 +121,8 @@ class RedisBus:
             await self._publisher.start()
             self._use = _Use(client, broken)
             channels = (self._channel(""), self._channel(self._name))
-            subscription = Subscription(dial, channels, self._on_subscribed, self._on_message)
+            on_late = partial(self.reconnect, LATE)
+            subscription = Subscription(dial, channels, self._on_subscribed, self._on_message, on_late)
             hearing = asyncio.ensure_future(subscription.run())
             await asyncio.wait((hearing, broken), return_when=asyncio.FIRST_COMPLETED)
             if not hearing.done():
