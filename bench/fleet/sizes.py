@@ -5,13 +5,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fleet.load import jain
-from simulator.limiters import Concurrency, FixedWindow, Limiter, SlidingLog, TokenBucket
+from simulator.limiters import Changed, Concurrency, FixedWindow, Limiter, SlidingLog, TokenBucket
 from support.gate.fleet_scene import FleetScene
 from support.gate.virtual_loop import run_virtually
 
 _CALLERS = 24
 _WARM_S, _COUNTED_S = 16.0, 40.0
 _SERVICE_S = 0.25
+_CHANGES_AFTER_S = 16.0
+_CHANGES_AT_S = 1000.0 + _WARM_S + _CHANGES_AFTER_S
+"""Virtual time begins at 1,000 s."""
+
+
+def _changed(to: int) -> Limiter:
+    return Changed(FixedWindow(40, 4.0), FixedWindow(to, 4.0), _CHANGES_AT_S)
+
+
+def _rate(to: int) -> float:
+    return (40 * _CHANGES_AFTER_S + to * (_COUNTED_S - _CHANGES_AFTER_S)) / 4.0 / _COUNTED_S
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,8 @@ _CASES = (
     _Case("sliding window, 40 in 4 s", lambda: SlidingLog(40, 4.0), 10.0),
     _Case("bucket of 40, 10 a second", lambda: TokenBucket(40, 10.0), 10.0),
     _Case("12 in flight", lambda: Concurrency(12), 12 / (_SERVICE_S + 0.02)),
+    _Case("fixed window, 40 in 4 s, then 20", lambda: _changed(20), _rate(20)),
+    _Case("fixed window, 40 in 4 s, then 80", lambda: _changed(80), _rate(80)),
     _Case("fixed window, 400 in 4 s", lambda: FixedWindow(400, 4.0), 100.0, (1, 100, 500)),
 )
 

@@ -6,8 +6,9 @@
 | COLLECTING: beats ask for hellos | all that are here said hello, or `COLLECT_S` is over | `on_ready`: OPEN |
 | OPEN, after `open`: the host decides for all members | | |
 | COLLECTING, OPEN | replicas with another version of the protocol are here | ended, as below |
-| all | the lease is lost, or Redis refuses to renew it | ended: `on_end` is called with the reason |
+| all | the lease is lost | ended: `on_end` is called with the reason |
 | COLLECTING | a defect keeps it from opening | `on_unfit` is called: ended, and the lease is given back |
+| all | Redis does not renew the lease, or tell the beat | `on_unfit` |
 | all | Redis confirms beats and delivers nothing | `is_deaf`: `position.py` ends it, and gives the lease back |
 | all | Redis delivers `MOST_LATE` beats in a row late to this replica | `on_unfit` |
 
@@ -259,18 +260,18 @@ class Lead:
             beat |= told
             keep = None if kept is None else orjson.dumps(kept)
         self._beat_is_out = True
-        others, reason = None, "another replica leads"
+        others, reason, end = None, "another replica leads", self.on_end
         try:
             sealed = seal(self._name, self.epoch, asked_at_s, [beat])
             others = await self._bus.renew(self.epoch, self.replicas, sealed, keep)
-        except BusError as error:
-            reason = str(error)
+        except BusError as error:  # another replica may be able to
+            reason, end = str(error), self.on_unfit
         if self._has_ended:
             return
         self._renewing = None
         self._late = self._late + 1 if self._loop.time() - asked_at_s > LATE_S else 0
         if others is None:
-            self.on_end(reason)
+            end(reason)
         elif self._late >= MOST_LATE:
             self.on_end("Redis is slow")
         elif others and not self.gathers:

@@ -19,7 +19,7 @@
 | | | Redis delivers six of its own beats in a row more than 50 ms late | ALONE |
 | | | the beat of a leader with a later epoch | JOINING |
 | | | a hello has beliefs that count before this replica's own: it leads again with them | ALONE |
-| any | | the connection to Redis is lost, or another replica gathers | ALONE |
+| any | | the connection to Redis is lost, or another gathers, unless this one seeks the lease | ALONE |
 
 A leader decides only until `LEASE_VALID_S` after it last asked for its lease: a process that was stopped for long
 finds that out before its next decision.

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import orjson
 import pytest
 
+from nanonets_proxy.admission.fleet.bus.port import BusError
 from nanonets_proxy.admission.fleet.bus.post import seal
 from nanonets_proxy.admission.fleet.lead import Lead
 from nanonets_proxy.admission.fleet.position import Position
@@ -137,6 +138,25 @@ def test_a_replica_with_a_defect_that_keeps_it_from_its_lead_lets_another_lead(
         await asyncio.sleep(6.0)
         assert scene.leader >= 0
         assert roles(scene) == ["following", "leading"]
+
+    in_fleet(run)
+
+
+def test_a_leader_that_may_not_tell_its_beats_lets_another_replica_lead() -> None:
+    """It still holds the lease, so it would win it again and again."""
+
+    async def run(scene: FleetScene) -> None:
+        unfit = scene.leader
+
+        async def refuse(*_: object) -> int:
+            raise BusError("NOPERM this user has no permissions to run the 'publish' command")
+
+        scene.buses[unfit].renew = refuse  # type: ignore[method-assign]
+        await asyncio.sleep(3.0)
+        assert scene.leader not in (unfit, -1)
+        found = await states(scene, RUN_S)
+        assert found[scene.leader].keys() == {State.LEADING}
+        assert scene.counts.errors == []
 
     in_fleet(run)
 

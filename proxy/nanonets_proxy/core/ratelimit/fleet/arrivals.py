@@ -17,7 +17,7 @@ from typing import Final
 MAX_SENDERS: Final = 1000
 """Twice as many as replicas were ever simulated. The sender that was known first is forgotten first."""
 _REMEMBERED_S: Final = 30.0
-"""The fastest message of 30 to 90 s counts. Two clocks drift apart by at most 0.2 ms a second."""
+"""The fastest message of 30 to 90 s counts. Two clocks drift apart by about 0.1 ms a second."""
 _SLOW_S: Final = 0.25
 """Replicas do without a leader whose responses take longer, so not all messages are so slow for long."""
 _ALL_SLOW_S: Final = 1.0

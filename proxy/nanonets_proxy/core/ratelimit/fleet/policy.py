@@ -34,8 +34,8 @@ class FleetPolicy:
         return blake2b(self.account.encode(), digest_size=12, key=self.key()).hexdigest()
 
     def prefix(self) -> str:
-        """Returns the prefix of the lease and of all channels."""
-        return f"nanonets-proxy:{self.protocol}:{{{self._id}}}"
+        """Returns the prefix of the lease and of all channels. Redis keeps apart only the keys of its databases."""
+        return f"nanonets-proxy:{self.protocol}:{self.address.database}:{{{self._id}}}"
 
     def common_prefix(self) -> str:
         """Returns the prefix of the keys that fleets with different protocols share: `kept` and `versions`."""
