@@ -151,7 +151,7 @@ def test_a_leader_that_may_not_tell_its_beats_lets_another_replica_lead() -> Non
         async def refuse(*_: object) -> int:
             raise BusError("NOPERM this user has no permissions to run the 'publish' command")
 
-        scene.buses[unfit].renew = refuse  # type: ignore[method-assign]
+        scene.buses[unfit].renew = refuse  # type: ignore[method-assign, assignment]
         await asyncio.sleep(3.0)
         assert scene.leader not in (unfit, -1)
         found = await states(scene, RUN_S)
