@@ -138,7 +138,15 @@ def test_counts_that_a_leader_does_not_tell_are_known_to_be_missing_there() -> N
     two.shared.hear(leader.shared.everything(), DAY)
     (missing,) = two.shared.unheard()
     assert missing[:4] == ("1", DAY, "hash of a", 1)
-    leader.shared.hear([missing], DAY)
+    assert leader.shared.hear([missing], DAY) == [missing]
+    assert leader.shared.hear([missing], DAY) == []
+    one.takes(1)
+    (later,) = one.shared.tell(DAY)
+    two.shared.hear([later], DAY)
+    two.shared.compare()
+    two.shared.hear(leader.shared.everything(), DAY)
+    assert two.shared.unheard() == [later]
+    leader.shared.hear([later], DAY)
     two.shared.compare()
     two.shared.hear(leader.shared.everything(), DAY)
     assert two.shared.unheard() == []

@@ -39,16 +39,15 @@ class CountsPost:
         self.shared.go_together()
         self._tell()
 
-    def hear(self, message: Message) -> bool:
-        """Returns whether a message has counts, and notes them."""
-        if message["t"] != "used":
-            return False
-        self.hear_counts(message["counts"])
-        return True
+    def hear(self, sender: str, counts: Iterable[Entry], *, is_leader: bool) -> None:
+        """Notes the counts in a message. A leader tells everybody what the sender knows of other replicas."""
+        new = self.hear_counts(counts)
+        if is_leader:
+            self._send_counts(EVERYBODY, [entry for entry in new if entry[0] != sender])
 
-    def hear_counts(self, counts: Iterable[Entry]) -> None:
-        """Notes what other replicas have counted. Raises ValueError or TypeError."""
-        self.shared.hear(counts, _today())
+    def hear_counts(self, counts: Iterable[Entry]) -> list[Entry]:
+        """Notes what other replicas have counted. Returns what was not known. Raises ValueError or TypeError."""
+        return self.shared.hear(counts, _today())
 
     def note_kept(self, won: Won) -> None:
         """Notes what the last leader kept in Redis. Ignores what is malformed."""
@@ -61,7 +60,7 @@ class CountsPost:
         self._send_counts(sender, self.shared.everything())
 
     def tell_missing(self, leader: str) -> None:
-        """Tells a leader the counts that it has not told: those of replicas that were gone when it started."""
+        """Tells a leader the counts that it has not told: replicas may have gone before it could hear them."""
         self._send_counts(leader, self.shared.unheard())
 
     def tell_now(self) -> None:

@@ -164,8 +164,10 @@ class Replica:
             if position.lead is not None and (sender, epoch) == (position.name, position.lead.epoch):
                 position.lead.came_back(now_s - told_s)
             self._on_beat(sender, epoch, message, now_s)
-        elif self.counts.hear(message) or epoch < position.epoch or (epoch > position.epoch and what != "resign"):
-            return  # counts, or of an earlier leader, or of a later one that we have not heard yet
+        elif what == "used":
+            self.counts.hear(sender, message["counts"], is_leader=self.state is State.LEADING)
+        elif epoch < position.epoch or (epoch > position.epoch and what != "resign"):
+            return  # of an earlier leader, or of a later one that we have not heard yet
         elif what == "resign":
             self._on_resign(sender, epoch, message)
         elif position.lead is not None:

@@ -46,7 +46,7 @@ class SharedCounts:
         self._replicas = 0  # while alone: how many share what is left
         self._at_loss: dict[Key, int] = {}
         """This replica's counts when it was alone, less what an earlier process had used since then."""
-        self._unheard: set[tuple[str, int, str]] = set()
+        self._unheard: dict[tuple[str, int, str], int] = {}  # with their stamps
 
     # --- the daily budget of this replica -----------------------------------------------------------
 
@@ -134,11 +134,11 @@ class SharedCounts:
 
     def compare(self) -> None:
         """Begins to note which of other replicas' counts are heard."""
-        self._unheard = {entry[:3] for entry in self.everything() if entry[0] != self._replica}
+        self._unheard = {entry[:3]: entry[4] for entry in self.everything() if entry[0] != self._replica}
 
     def unheard(self) -> list[Entry]:
-        """Returns other replicas' counts that were not heard since `compare`."""
-        unheard, self._unheard = self._unheard, set()
+        """Returns other replicas' counts that were not heard since `compare`, or only earlier ones."""
+        unheard, self._unheard = self._unheard, {}
         return [entry for entry in self.everything() if entry[:3] in unheard]
 
     def everything(self) -> list[Entry]:
@@ -149,16 +149,19 @@ class SharedCounts:
             for (replica, caller), (count, stamp) in counts.items()
         ]
 
-    def hear(self, entries: Iterable[Entry], today: int) -> None:
+    def hear(self, entries: Iterable[Entry], today: int) -> list[Entry]:
         """Notes other replicas' counts. Ignores those of this one. `today` is the present day.
 
-        Raises ValueError or TypeError if they are malformed.
+        Returns what was not known. Raises ValueError or TypeError if they are malformed.
         """
         heard = [(str(of), _number(day), str(c), _number(n), _number(stamp)) for of, day, c, n, stamp in entries]
-        self._unheard.difference_update(entry[:3] for entry in heard)
-        self._note((entry for entry in heard if entry[0] != self._replica), today)
+        for entry in heard:
+            if self._unheard.get(entry[:3], entry[4] + 1) <= entry[4]:
+                del self._unheard[entry[:3]]
+        return self._note((entry for entry in heard if entry[0] != self._replica), today)
 
-    def _note(self, entries: Iterable[Entry], today: int) -> None:
+    def _note(self, entries: Iterable[Entry], today: int) -> list[Entry]:
+        new: list[Entry] = []
         for replica, day, caller, count, stamp in entries:
             if (counts := self._days.get(day)) is None and (counts := self._begin_day(day, today)) is None:
                 continue
@@ -166,9 +169,11 @@ class SharedCounts:
             if stamp <= old_stamp or (old_stamp < 0 and len(counts) >= _MAX_ENTRIES):
                 continue
             counts[replica, caller] = count, stamp
+            new.append((replica, day, caller, count, stamp))
             self.version += 1
             if replica != self._replica:
                 self._others[day, caller] += count - old_count
+        return new
 
     def _begin_day(self, day: int, today: int) -> dict[tuple[str, str], tuple[int, int]] | None:
         """Returns the empty counts of a new day; None if too many days are nearer to `today`.
