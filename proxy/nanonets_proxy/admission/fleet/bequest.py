@@ -35,9 +35,10 @@ def take(replica: Replica, document: Mapping[str, Any], now_s: float) -> None:
     """Tells a replica, before its `start`, what an earlier one gave. Raises ValueError, KeyError or TypeError."""
     away_s = now_s - document["at_s"]  # by the monotonic clock, which both processes share
     hello, log, name = document["hello"], document["log"], document["name"]
-    epoch, age_s, limits = hello["beliefs"][:3]
+    epoch, age_s, limits, *leader = hello["beliefs"]
+    replicas, heard_ago_s = leader or (document["replicas"], 0.0)  # an earlier version does not tell them
     replica.beliefs.note_document(limits, age_s + away_s, now_s)
-    replica.beliefs.of = Believer(epoch, document["replicas"], now_s - away_s)
+    replica.beliefs.of = Believer(epoch, replicas, now_s - away_s - heard_ago_s)
     for scope, (_, opens_in_s) in hello["scopes"].items():
         if opens_in_s > away_s:
             merge(replica.gate().limit_to_tell(scope, now_s), (), now_s + opens_in_s - away_s)

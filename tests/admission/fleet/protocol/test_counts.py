@@ -205,6 +205,26 @@ def test_what_a_process_tells_the_one_that_replaces_it_counts_once(who: str, *, 
     in_fleet(2, None, run)
 
 
+@pytest.mark.parametrize("is_older", [True, False])
+def test_a_process_that_replaces_another_knows_how_long_ago_its_leader_was_heard(*, is_older: bool) -> None:
+    """Otherwise, its old beliefs would count before those of a smaller fleet that has led since then."""
+
+    async def run(scene: FleetScene) -> None:
+        old, heir, loop = scene.replicas[1 - scene.leader], scene.add(), scene.loop
+        scene.redis.stop()
+        await asyncio.sleep(100.0)
+        document = json.loads(json.dumps(give(old, loop.time())))
+        if is_older:  # an earlier version tells neither the time nor the replicas of that leader
+            del document["hello"]["beliefs"][3:]
+        await asyncio.sleep(1.0)
+        take(heir, document, loop.time())
+        of = heir.beliefs.of
+        assert (of.epoch, of.replicas) == (old.beliefs.of.epoch, 2)
+        assert loop.time() - of.heard_at_s == pytest.approx(1.0 if is_older else 101.0, abs=0.3)
+
+    in_fleet(2, None, run)
+
+
 @pytest.mark.parametrize("is_counted", [True, False])
 def test_a_request_that_a_replica_granted_itself_counts_from_then(*, is_counted: bool) -> None:
     """Its leader, which was too slow, granted it later. With the leader's grant, it was not sent before that."""
