@@ -16,7 +16,7 @@ its claims that are paused.
 
 A claim whose permit has ended stays for a while. If its request was refused, it may ask again, at its place in the
 order of arrival. And its true cost may be known later than its outcome. The latest `_MAX_ENDED` of each member
-stay.
+stay, or an equal part of `_MAX_ENDED_OF_ALL`.
 """
 
 import math
@@ -39,6 +39,8 @@ MEMBER_EXPIRES_S: Final = 1.5
 _GRANT_LOST_S: Final = 0.4
 """A grant has arrived by then, or never will."""
 _MAX_ENDED: Final = 1000
+_MAX_ENDED_OF_ALL: Final = 20_000
+"""They take about 14 MB. With 500 members, 1,000 of each would take 330 MB."""
 _MAX_LOGS: Final = 2 * MAX_REPLICAS
 _MOST_HELD_S: Final = 3600.0
 """An older permit counts as of this age: from the age, the gate learns how late a 429 may come."""
@@ -227,7 +229,7 @@ class Host:
                 return
             outcome, hint_s = Outcome(message["how"]), message.get("hint")
             member.ended[claim.number] = claim
-            if len(member.ended) > _MAX_ENDED:
+            while len(member.ended) > min(_MAX_ENDED, _MAX_ENDED_OF_ALL // len(self.members)):
                 del member.ended[next(iter(member.ended))]
             quota, ended_at_s = message.get("quota", False), message["sent_at_s"]
             self.home.settle(claim, outcome, hint_s, quota_used_up=quota, ended_at_s=ended_at_s)

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 import orjson
 import pytest
 
+from nanonets_proxy.admission.fleet import host
 from nanonets_proxy.admission.fleet.homes.claim import OwnClaim
 from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
@@ -176,6 +177,30 @@ def test_a_replica_joins_a_leader_with_tens_of_thousands_of_requests_of_its_own(
         joined = scene.add()
         await joined.start(1.0)
         assert joined.state is State.FOLLOWING
+        await scene.stop()
+
+    run_virtually(main())
+
+
+def test_a_leader_remembers_the_latest_ended_requests_of_each_follower_within_a_bound_for_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise, the memory of a leader with hundreds of followers would grow for hours."""
+
+    async def main() -> None:
+        scene = FleetScene(3, None)
+        await scene.start()
+        await asyncio.sleep(1.0)
+        lead = scene.replicas[scene.leader].position.lead
+        assert lead is not None
+        assert lead.host is not None
+        for most, served, kept in ((10_000, 8, [*range(1, 9)]), (10, 4, [*range(8, 13)])):
+            monkeypatch.setattr(host, "_MAX_ENDED_OF_ALL", most)
+            for number in {0, 1, 2} - {scene.leader}:
+                for _ in range(served):
+                    await scene.request(number, "c")
+            await asyncio.sleep(0.1)
+            assert [[*member.ended] for member in lead.host.members.values()] == [kept, kept]
         await scene.stop()
 
     run_virtually(main())
