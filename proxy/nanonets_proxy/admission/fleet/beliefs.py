@@ -68,6 +68,9 @@ class Beliefs:
         """Notes what this replica's gate believes, as the leader of `epoch` and of so many replicas."""
         self.note(gate.scopes.snapshots(now_s), 0.0, now_s)
         self.of = Believer(epoch, replicas, now_s)
+
+    def note_own_use(self, gate: Gate, epoch: int, now_s: float) -> None:
+        """Notes what the fleet has used, as its leader. This looks at each grant of the present periods."""
         for snapshot in self.snapshots:
             if snapshot.count is not None:
                 self.use.note(snapshot.scope, _use(gate, snapshot.scope, now_s), epoch, now_s)

@@ -182,7 +182,7 @@ class Lead:
         """Returns what a new member must know of this replica's own grants. Tells the others of the latest ones."""
         if self._own_grants is not None:
             self._own_grants.flush()
-        self.note_beliefs()  # with the periods
+        self._note_limits()  # with the periods
         return self.own_log()
 
     def note_grant(self, claim: "OwnClaim") -> None:
@@ -233,6 +233,11 @@ class Lead:
 
     def note_beliefs(self) -> None:
         """Notes what this leader believes, if it decides."""
+        if self.host is not None and not self._has_ended:
+            self._note_limits()
+            self._beliefs.note_own_use(self.host.home.gate, self.epoch, self._loop.time())
+
+    def _note_limits(self) -> None:
         if self.host is not None and not self._has_ended:
             self._beliefs.note_own(self.host.home.gate, self.epoch, self.replicas, self._loop.time())
 

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import orjson
 import pytest
 
-from nanonets_proxy.admission.fleet import host
+from nanonets_proxy.admission.fleet import beliefs, host
 from nanonets_proxy.admission.fleet.homes.claim import OwnClaim
 from nanonets_proxy.admission.fleet.state import State
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
@@ -201,6 +201,29 @@ def test_a_leader_remembers_the_latest_ended_requests_of_each_follower_within_a_
                     await scene.request(number, "c")
             await asyncio.sleep(0.1)
             assert [[*member.ended] for member in lead.host.members.values()] == [kept, kept]
+        await scene.stop()
+
+    run_virtually(main())
+
+
+def test_a_leader_does_not_sum_up_what_is_used_for_each_replica_that_joins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tens of thousands of requests, each sum takes milliseconds, and those that join wait for 200 ms."""
+
+    async def main() -> None:
+        scene = await fleet(10_000)
+        await scene.request(scene.leader, "c")
+        await asyncio.sleep(1.0)
+        sums: list[int] = []
+
+        def summarize(_ages: object, _period_s: float) -> list[tuple[float, float]]:
+            sums.append(1)
+            return []
+
+        monkeypatch.setattr(beliefs, "summarize", summarize)
+        joined = [scene.add() for _ in range(10)]
+        await asyncio.gather(*(replica.start(1.0) for replica in joined))
+        assert {replica.state for replica in joined} == {State.FOLLOWING}
+        assert len(sums) <= 2  # the beats tell it
         await scene.stop()
 
     run_virtually(main())
