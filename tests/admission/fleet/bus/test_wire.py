@@ -1,6 +1,7 @@
 """The login of a connection to Redis, and its losses."""
 
 import asyncio
+import socket
 
 import pytest
 
@@ -38,6 +39,18 @@ async def test_a_full_server_is_told_by_its_words(kinds: bytes) -> None:
         redis.replies = {b"AUTH": b"-ERR max number of %b reached\r\n" % kinds}
         with pytest.raises(Refused, match=r"^AUTH: ERR max number of clients"):
             await redis.dial(password="secret")
+
+
+async def test_an_idle_connection_tells_firewalls_that_it_is_in_use() -> None:
+    async with fake_redis() as redis:
+        wire = await redis.dial()
+        await eventually.until(lambda: redis.writer is not None)
+        assert wire._transport is not None
+        sock = wire._transport.get_extra_info("socket")
+        found = [sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)]
+        found.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE))
+        wire.close()
+    assert found == [1, 30]
 
 
 @pytest.mark.parametrize("says", [b"", b"HTTP/1.1 400 Bad Request\r\n"])

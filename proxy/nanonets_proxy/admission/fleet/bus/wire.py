@@ -5,6 +5,7 @@ callback.
 """
 
 import asyncio
+import socket
 import ssl
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 READ_S: Final = 0.01
 """If this process stood still, what it waits for may be here, unread. It is read within this time."""
 
+_KEEP_ALIVE: Final = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
+"""Times in seconds, and probes. Firewalls forget connections that are idle for minutes. redis-py 8 has the same."""
 _FULL: Final = "ERR max number of clients"
 """The response of a server with `maxclients` connections to the first command of a further one."""
 
@@ -43,6 +46,11 @@ class Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _KEEP_ALIVE.items():
+            if hasattr(socket, name):  # else the system has its own times
+                sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
     def data_received(self, data: bytes) -> None:
         self.heard_at_s = self._loop.time()
