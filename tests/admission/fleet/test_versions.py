@@ -186,7 +186,7 @@ def test_with_two_versions_each_replica_names_the_cause_and_the_one_that_gathers
         (speaker,) = (replica for replica in old.replicas if replica.state is State.COLLECTING)
 
         def requests_in_4_s() -> float:
-            (row,) = speaker.own.share().static_limits.rows
+            (row,) = speaker.own.share().static_limits.named.values()
             (scope,) = speaker.gate().scopes
             assert scope.limit.estimate.window.count == row.count
             return 4.0 * row.count / row.period_s
