@@ -706,6 +706,21 @@ def test_a_request_uses_as_much_of_the_limit_as_it_costs() -> None:
     assert gate.poll(1.0).granted == [tickets[2]]
 
 
+def test_when_the_first_request_expires_a_smaller_one_behind_it_goes_at_once() -> None:
+    """Otherwise it would wait for the next event of its scope, which may be its own deadline."""
+    gate = paged("account 10/s")
+    sent = [Ticket("account", NEVER_S, cost=4) for _ in range(2)]
+    assert [gate.try_admit(ticket, now) for ticket, now in zip(sent, (0.0, 0.4), strict=True)] == [True, True]
+    large, small = Ticket("account", 1.2, cost=7), Ticket("account", NEVER_S, cost=5)
+    assert gate.enqueue(large, 0.5) is None
+    assert gate.enqueue(small, 0.5) is None
+    assert gate.poll(0.5).granted == []
+    assert gate.poll(1.0).granted == []
+    verdicts = gate.poll(1.2)
+    assert [expiry.ticket for expiry in verdicts.expired] == [large]
+    assert verdicts.granted == [small]
+
+
 def test_a_request_that_exceeds_the_whole_limit_is_rejected_at_once() -> None:
     gate = paged("account 10/s")
     ticket = Ticket("account", NEVER_S, cost=11)

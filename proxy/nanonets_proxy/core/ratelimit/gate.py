@@ -246,7 +246,9 @@ class Gate:
                 granted.append(self._grant(turn, kind, now))
                 places.end_turn(turn)
                 self._dirty[turn] = None
+        again: dict[ScopeState, None] = {}
         for scope in self._dirty:
+            expired_before = len(expired)
             if scope.suspicion is not None:
                 self._expire(scope, scope.take_ended(now), now, expired)
             if scope.deadlines and scope.deadlines[0][0] <= now:  # the grants above were their last chance
@@ -255,8 +257,13 @@ class Gate:
                 self.news.add(news)
             if scope.suspicion is not None and not scope.held.count and scope.suspicion.is_idle(now):
                 scope.suspicion = None
+            if len(expired) > expired_before and scope.queue.waiting:
+                again[scope] = None
             self._timers.set(scope, scope.next_event_at_s(now))
-        self._dirty.clear()
+        self._dirty = again
+        if again:  # the ticket that has just expired may have been the first one, and the next one may cost less
+            more = self.poll(now)
+            return Verdicts([*granted, *more.granted], [*expired, *more.expired], more.wake_at_s)
         return Verdicts(granted, expired, self._timers.next_s(len(self._by_name)))
 
     def _grant_kind(self, scope: ScopeState, now: float, expired: list[Expiry]) -> GrantKind | None:

@@ -18,6 +18,8 @@ LIMITS = StaticLimits((StaticLimit("account", 12, 1.0, PAGES),))
 POLICY = GatePolicy(max_in_flight=4, max_waiting=60, lane_weights=(("c1", 2),), static_limits=LIMITS)
 WAITS_S = (100.0, 100.0, 1.0, 0.3, 0.0)
 OUTCOMES = (Outcome.SERVED, Outcome.SERVED, Outcome.UNUSED, Outcome.FAILED, Outcome.THROTTLED)
+EXPIRING_FIRST = [("enter", 0, 0.0), ("enter", 1, 0.0), ("settle", 24, 0.0)]
+"""The first ticket in the queue expires at the leader, and the next one costs less."""
 MESSAGES = ("ask", "grant", "wait", "end", "leave", "hello", "welcome", "alive", "cost", "granted")
 
 steps = st.lists(
@@ -149,6 +151,7 @@ class Play:
 
 @settings(max_examples=40, deadline=None)
 @given(steps, st.integers(0, 2**16))
+@example([("enter", 47, 0.0), ("lose", 14, 0.0), ("settle", 43, 0.0), *EXPIRING_FIRST], 0)
 @example([("enter", n, 0.0) for n in range(30)] + [("lose", 1, 0.3), ("enter", 1, 0.0), ("reconnect", 1, 0.3)], 1)
 def test_no_permit_is_lost_and_nobody_waits_for_ever(plan: list[tuple[str, int, float]], seed: int) -> None:
     async def main() -> None:
