@@ -232,6 +232,10 @@ class MemoryBus:
         return others
 
     async def resign(self, epoch: int) -> None:
+        try:
+            await self._ask()
+        except BusError:
+            return
         if self.redis.lease_epoch == epoch and self.redis.holder == self.name:
             self.redis.holder = ""
 

@@ -2,7 +2,7 @@
 
 | state | event | next state |
 |---|---|---|
-| GATHERING: beats ask which replicas are here | all known ones are, or `GATHER_S` is over | COLLECTING |
+| GATHERING: beats ask which replicas are here | all that live are, or `GATHER_S` is over | COLLECTING |
 | COLLECTING: beats ask for hellos | all that are here said hello, or `COLLECT_S` is over | `on_ready`: OPEN |
 | OPEN, after `open`: the host decides for all members | | |
 | COLLECTING, OPEN | replicas with another version of the protocol are here | ended, as below |
@@ -62,13 +62,14 @@ class Lead:
         name: str,
         won: Won,
         replicas: int,
+        gone: int,
         asked_at_s: float,
         bus: Bus,
         beliefs: Beliefs,
         counts: SharedCounts,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """`asked_at_s`: when the lease was asked for. `replicas`: how many the fleet had then."""
+        """`asked_at_s`: when the lease was asked for. `replicas`: of the fleet then; `gone` of them have ended."""
         self.epoch = won.epoch
         self.replicas = replicas
         self.others = won.others
@@ -103,9 +104,10 @@ class Lead:
         self._late_back = 0  # own beats that came back too late, one after the other
         self._beat_again = False  # whether another beat must follow the one that is underway
         self._most_replicas_at_s = asked_at_s
+        self._awaited = replicas - 1 - gone
         self._here: dict[str, float] = {}  # when each replica said so
         self._hellos: dict[str, Message] = {}  # before `open`, by replica
-        self._timer = self._loop.call_later(GATHER_S if replicas > 1 else 0.0, self._collect)
+        self._timer = self._loop.call_later(GATHER_S if self._awaited > 0 else 0.0, self._collect)
 
     def _collect(self) -> None:
         """Asks the replicas that are here for their hellos."""
@@ -160,7 +162,7 @@ class Lead:
             raise ValueError(f"a fleet has at most {MAX_REPLICAS} replicas")
         if what == "here" and self.gathers:
             self._here[message["from"]] = now_s
-            if len(self._here) >= self.replicas - 1:
+            if len(self._here) >= self._awaited:
                 self._collect()
         elif what == "hello" and self.host is not None:
             self.host.hello(message, now_s)

@@ -48,6 +48,7 @@ class Position:
         self.room, self.beliefs = self.own.room, self.own.beliefs
         self.leader = ""
         """The name of the latest leader; empty: it has resigned, or none was heard."""
+        self._leader_has_gone = False  # its channel has no subscriber any more
         self._rejoins = Rejoins()
         self.epoch = 0
         """The largest epoch that this replica has heard of."""
@@ -122,6 +123,11 @@ class Position:
         """Leaves a leader that does not answer. A connection of this replica may be the cause."""
         self.go_alone(UNANSWERED)
         self._bus.reconnect(UNANSWERED)
+
+    def lose_leader(self) -> None:
+        """Notes that a message to the leader has reached nobody: its process has ended, or lost Redis."""
+        self._leader_has_gone = True
+        self.go_alone("the leader is gone")
 
     def _give_up(self, reason: str) -> None:
         """Lets another replica lead, since this one cannot. A connection of this replica may be the cause."""
@@ -210,6 +216,7 @@ class Position:
         """Says hello to a leader; empty: waits for one. Until its welcome, nobody grants anything here."""
         self._leave_lead()
         self._rejoins.joined(leader, self._loop.time())
+        self._leader_has_gone = False
         self.leader, self.epoch = leader, epoch
         self.epoch_of = leader or self.epoch_of
         hello = self.hello(epoch)
@@ -238,7 +245,8 @@ class Position:
         self.silence.restart()
         self.epoch, self.leader, self.epoch_of = won.epoch, self.name, self.name
         beliefs, counts = self.beliefs, self.counts.shared
-        self.lead = Lead(self.name, won, self.own.replicas, asked_at_s, self._bus, beliefs, counts, self._loop)
+        replicas, gone = self.own.replicas, int(self._leader_has_gone)
+        self.lead = Lead(self.name, won, replicas, gone, asked_at_s, self._bus, beliefs, counts, self._loop)
         self.lead.on_end, self.lead.on_unfit, self.lead.on_renewed = self.go_alone, self._give_up, self._on_renewed
         self.lead.on_ready = partial(self._open, self.lead)
         self.lead.own_log = lambda: [grant[:3] for grant in self.own.granted()]

@@ -152,7 +152,7 @@ class Replica:
         if self.position.lead is not None and self.position.lead.host is not None:
             self.position.lead.host.forget(name)
         elif name == self.position.leader:
-            self.position.go_alone("the leader is gone")
+            self.position.lose_leader()
 
     def _on_message(self, sender: str, epoch: int, told_s: float, message: Message) -> None:
         position, what, now_s = self.position, message["t"], self._loop.time()

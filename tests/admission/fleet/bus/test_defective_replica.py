@@ -516,7 +516,7 @@ def test_a_leader_that_gathers_hears_at_most_as_many_replicas_as_a_fleet_can_hav
         collecting = next(n for n, replica in enumerate(scene.replicas) if replica.state is State.COLLECTING)
         lead = scene.replicas[collecting].position.lead
         assert lead is not None
-        lead.replicas = 10**6  # it goes on gathering
+        lead._awaited = 10**6  # it goes on gathering
         for n in range(MAX_REPLICAS + 200):
             send(scene, collecting, example("here"), f"evil{n}")
             send(scene, collecting, example("hello"), f"evil{n}")
