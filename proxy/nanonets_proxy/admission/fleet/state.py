@@ -10,7 +10,7 @@
 | | | no welcome in `JOIN_TICKS` | ALONE |
 | FOLLOWING | the leader | the leader resigns: this replica waits for the next one, or wins the lease | JOINING |
 | | | silent for `SILENT_TICKS` with a question open, or for `BEATS_MISSED` | ALONE |
-| | | no answer in 0.5 s to a question that was repeated, since the leader was silent for as long | ALONE |
+| | | no answer in 1 s to a question that was repeated, since the leader was silent for 0.5 s | ALONE |
 | | | the beat of a leader with a later epoch, or `who` | JOINING |
 | COLLECTING | as ALONE; nobody after JOINING | the replicas said hello (`lead.py`) | LEADING |
 | | | Redis is silent for `SILENT_TICKS`, or delivers no message to this replica; a defect | ALONE |

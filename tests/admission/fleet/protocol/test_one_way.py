@@ -9,6 +9,7 @@ import pytest
 
 from nanonets_proxy.admission.fleet.bus.port import BusError
 from nanonets_proxy.admission.fleet.bus.post import seal
+from nanonets_proxy.admission.fleet.homes.remote_home import UNANSWERED
 from nanonets_proxy.admission.fleet.lead import Lead
 from nanonets_proxy.admission.fleet.position import Position
 from nanonets_proxy.admission.fleet.state import State
@@ -271,5 +272,18 @@ def test_a_follower_stays_with_a_leader_whose_limit_is_used_up() -> None:
         scene.limiter = SlidingLog(1, 30.0)
         await asyncio.sleep(RUN_S)
         assert scene.changes == []
+
+    in_fleet(run)
+
+
+def test_requests_that_wait_do_not_leave_a_leader_that_stands_still_for_less_than_a_second() -> None:
+    """If it stands still for longer, its beats are missing too."""
+
+    async def run(scene: FleetScene) -> None:
+        scene.limiter = SlidingLog(1, 30.0)
+        for _ in range(20):
+            scene.processes[scene.leader].stand_still(0.9)
+            await asyncio.sleep(3.01)
+        assert UNANSWERED not in {reason for _, _, _, reason in scene.changes}
 
     in_fleet(run)

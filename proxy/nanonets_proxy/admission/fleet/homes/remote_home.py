@@ -146,7 +146,8 @@ class RemoteHome:
     def still_answers(self, now_s: float) -> bool:
         """Returns whether the leader answers, as far as is known. The replica calls it every half second.
 
-        If claims wait and no answer has come since the last call, it asks for one of them again.
+        If claims wait and no answer has come since the last call, it asks for one of them again. A leader
+        that stands still may answer a second later. If it stands still for longer, its beats are missing too.
         """
         if not self._waiting:
             self._silent = 0
@@ -154,7 +155,7 @@ class RemoteHome:
         if self._silent == 1:
             self._ask(next(iter(self._waiting.values())), now_s)
         self._silent += 1
-        return self._silent <= 2
+        return self._silent <= 3
 
     def waiting(self) -> list[int]:
         """Returns the numbers of the claims that wait for the leader's decision."""
