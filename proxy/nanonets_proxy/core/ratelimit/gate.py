@@ -4,9 +4,8 @@ Each request is a *ticket*. It waits until the gate grants it a *permit*, goes u
 the outcome. `tickets.py` lists the states of a ticket.
 
 Each scope (`scopes/`) has its own limit (`adaptive/limit.py`) and its own queue, in which callers take turns
-(`fairness/fair_queue.py`). A closed scope does not stop the others. All scopes share `max_in_flight` places. The
-scopes that can use a free place take turns, and so do callers: no caller gets more than its fair share of the
-places while others wait (`fairness/places.py`).
+(`fairness/fair_queue.py`). A closed scope does not stop the others. Scopes and callers also take turns for the
+`max_in_flight` places, which all of them share (`fairness/places.py`).
 
 The shell calls `poll` after other calls if the gate `needs_poll` or `settle` says so, and at `wake_at_s`. Instants
 are seconds of one monotonic clock. They never decrease from call to call.
@@ -53,9 +52,6 @@ class Gate:
         self._by_name = self.scopes.by_name
         self._dirty: dict[ScopeState, None] = {}  # an ordered set
         self._timers = ScopeTimers()
-
-    def __repr__(self) -> str:
-        return f"<Gate waiting={self.waiting} in_flight={self.in_flight} scopes={len(self._by_name)}>"
 
     @property
     def in_flight(self) -> int:
@@ -246,9 +242,8 @@ class Gate:
                 granted.append(self._grant(turn, kind, now))
                 places.end_turn(turn)
                 self._dirty[turn] = None
-        again: dict[ScopeState, None] = {}
+        expired_before = len(expired)
         for scope in self._dirty:
-            expired_before = len(expired)
             if scope.suspicion is not None:
                 self._expire(scope, scope.take_ended(now), now, expired)
             if scope.deadlines and scope.deadlines[0][0] <= now:  # the grants above were their last chance
@@ -257,11 +252,10 @@ class Gate:
                 self.news.add(news)
             if scope.suspicion is not None and not scope.held.count and scope.suspicion.is_idle(now):
                 scope.suspicion = None
-            if len(expired) > expired_before and scope.queue.waiting:
-                again[scope] = None
             self._timers.set(scope, scope.next_event_at_s(now))
-        self._dirty = again
-        if again:  # the ticket that has just expired may have been the first one, and the next one may cost less
+        self._dirty.clear()
+        if len(expired) > expired_before:  # perhaps the first ticket, and the next one may cost less
+            self._dirty.update((self._by_name[expiry.ticket.scope], None) for expiry in expired[expired_before:])
             more = self.poll(now)
             return Verdicts([*granted, *more.granted], [*expired, *more.expired], more.wake_at_s)
         return Verdicts(granted, expired, self._timers.next_s(len(self._by_name)))
