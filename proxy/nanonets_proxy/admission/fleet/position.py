@@ -246,6 +246,7 @@ class Position:
         self.epoch, self.leader, self.epoch_of = won.epoch, self.name, self.name
         beliefs, counts = self.beliefs, self.counts.shared
         replicas, gone = self.own.replicas, int(self._leader_has_gone)
+        self._leader_has_gone = False  # a later lead of this replica does not count it any more
         self.lead = Lead(self.name, won, replicas, gone, asked_at_s, self._bus, beliefs, counts, self._loop)
         self.lead.on_end, self.lead.on_unfit, self.lead.on_renewed = self.go_alone, self._give_up, self._on_renewed
         self.lead.on_ready = partial(self._open, self.lead)

@@ -54,3 +54,31 @@ def test_all_replicas_are_awaited_when_redis_was_away() -> None:
         await scene.stop()
 
     run_virtually(main())
+
+
+def test_a_leader_that_has_died_is_missing_only_once() -> None:
+    """When its successor begins again, all replicas that the successor knows may live."""
+
+    async def main() -> None:
+        scene = FleetScene(3, FixedWindow(40, 4.0))
+        await scene.start()
+        for number in range(3):
+            scene.callers(number, 8)
+        await asyncio.sleep(5.0)
+        scene.kill(scene.leader)
+        await asyncio.sleep(5.0)
+        first = scene.leader
+        (late,) = {0, 1, 2} - scene.dead - {first}
+        scene.redis.stop()
+        await asyncio.sleep(3.0)
+        scene.redis.come_back()
+        scene.buses[late].connects_at_s = scene.loop.time() + 0.4
+        scene.changes.clear()
+        began_at_s = scene.loop.time()
+        await asyncio.sleep(2.0)
+        (leads,) = [(at_s, number) for at_s, number, state, _ in scene.changes if state is State.LEADING]
+        assert leads[1] == first
+        assert leads[0] - began_at_s > 0.4
+        await scene.stop()
+
+    run_virtually(main())
