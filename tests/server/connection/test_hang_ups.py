@@ -63,6 +63,7 @@ async def test_a_grant_before_the_hang_up_is_noticed_sends_nothing_and_logs_once
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("nanonets_proxy.server.server._HANG_UP_POLL_S", 60.0)
+    monkeypatch.setattr("nanonets_proxy.request.attempts._NOTICEABLE_WAIT_S", 0.0)
     with captured_log() as log:
         await _hang_up_behind_a_queue()
         logged = [(event["path"], event["status"], event.get("code")) for event in log.events("request")]

@@ -14,6 +14,8 @@ from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 from support import eventually
 from support.gate.fake_redis import fake_redis
 
+pytestmark = pytest.mark.system  # redis-py is an extra
+
 URLS = (
     "redis://redis.example:6379",
     "redis+sentinel://redis.example:26379/main",

@@ -8,6 +8,8 @@ from nanonets_proxy.core.ratelimit.fleet.policy import FleetPolicy
 from support import eventually
 from support.gate.fake_redis import fake_redis
 
+pytestmark = pytest.mark.system  # redis-py is an extra
+
 SUBSCRIBED = b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n*3\r\n$9\r\nsubscribe\r\n$1\r\nb\r\n:2\r\n"
 
 
