@@ -54,11 +54,15 @@ def test_grants_of_other_gates_use_up_the_limit() -> None:
 def test_a_gate_that_takes_over_does_not_probe_in_a_period_that_it_does_not_know() -> None:
     own = gate()
     own.scopes.restore([ScopeSnapshot("a", 20, 10.0, 20, None, 0, 0.0, 0.0)], 100.0, 50.0)
-    probes = own.limit_to_tell("a", 100.0).estimate.window_probes
+    estimate = own.limit_to_tell("a", 100.0).estimate
+    probes, concurrency_probes = estimate.window_probes, estimate.concurrency.probes
     assert probes.due(101.0)
+    assert concurrency_probes.due(101.0)
     take_over(own.limit_to_tell("a", 100.0), 100.0)
     assert not probes.due(109.9)
     assert probes.due(110.1)
+    assert not concurrency_probes.due(159.9)
+    assert concurrency_probes.due(160.1)
     take_over(own.limit_to_tell("b", 100.0), 100.0)  # nothing is known, and nothing to probe
 
 

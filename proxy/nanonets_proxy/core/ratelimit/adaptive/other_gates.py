@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from nanonets_proxy.core.ratelimit.adaptive.limit import Limit
 
 _SAME_CLOSURE_S = 0.1  # other gates hear of a closure a little later
+_CONCURRENCY_PERIODS, _CONCURRENCY_MOST_S = 8.0, 60.0
 
 
 def merge(limit: Limit, grants: Iterable[tuple[float, float]], opens_at_s: float) -> None:
@@ -22,10 +23,15 @@ def take_over(limit: Limit, now: float) -> None:
 
     The next probe for a higher limit waits for a period whose requests this gate knows all of. The fit is
     for first refusals, and those of a proven limit were others. A limit in a state file may have changed since.
+
+    A probe for one more request in flight waits for longer: how many of them were refused is not known here, and a
+    refusal closes the scope.
     """
     estimate = limit.estimate
     if estimate.known:
-        estimate.window_probes.delay(now + estimate.window.counted_for_s)
+        period_s = estimate.window.counted_for_s
+        estimate.window_probes.delay(now + period_s)
+        estimate.concurrency.probes.delay(now + min(_CONCURRENCY_PERIODS * period_s, _CONCURRENCY_MOST_S))
     if estimate.proven:
         estimate.fit.stop()
 
