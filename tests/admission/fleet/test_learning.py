@@ -39,6 +39,15 @@ def test_a_fault_while_the_limit_is_being_learned_costs_few_429s(fault: str, whe
     assert found.errors == 0
 
 
+async def uses_its_limit(scene: FleetScene) -> None:
+    """Checks what the fleet does in the next 20 s before a limit of 40 in 4 s."""
+    scene.counts.clear()
+    await asyncio.sleep(20.0)
+    assert len(scene.counts.served_at_s) >= 0.9 * 200
+    assert len(scene.counts.refused_at_s) <= 5
+    assert scene.counts.errors == []
+
+
 @pytest.mark.parametrize("alone_s", [3.0, 6.0, 12.0])
 @pytest.mark.parametrize("seed", [1, 3])
 def test_a_fleet_keeps_its_limit_when_a_replica_led_alone_on_the_earlier_master(alone_s: float, seed: int) -> None:
@@ -64,11 +73,7 @@ def test_a_fleet_keeps_its_limit_when_a_replica_led_alone_on_the_earlier_master(
         scene.buses[3].move(later, scene.loop.time() + 0.3)
         await asyncio.sleep(2.0)
         assert {replica.state.is_coordinated for replica in scene.replicas} == {True}
-        scene.counts.clear()
-        await asyncio.sleep(20.0)
-        assert len(scene.counts.served_at_s) >= 0.9 * 200
-        assert len(scene.counts.refused_at_s) <= 5
-        assert scene.counts.errors == []
+        await uses_its_limit(scene)
         await scene.stop()
 
     run_virtually(main())
@@ -104,11 +109,7 @@ def test_a_fleet_keeps_its_limit_when_it_comes_to_a_server_where_newcomers_lead(
         leads = [state for _, _, state, _ in scene.changes if state is State.LEADING]
         assert len(leads) == 1, "a lead that ends for each replica that comes"
         assert scene.leader >= 4
-        scene.counts.clear()
-        await asyncio.sleep(20.0)
-        assert len(scene.counts.served_at_s) >= 0.9 * 200
-        assert len(scene.counts.refused_at_s) <= 5
-        assert scene.counts.errors == []
+        await uses_its_limit(scene)
         await scene.stop()
 
     run_virtually(main())

@@ -134,10 +134,10 @@ class Beliefs:
 
     def note_beat(self, message: Message, epoch: int, now_s: float, *, is_of_known_leader: bool) -> None:
         """Notes what a beat tells. The beliefs of another leader count once it has heard this replica's hello."""
-        if "beliefs" in message and (is_of_known_leader or not self.snapshots):
+        has_new = "beliefs" in message and (is_of_known_leader or not self.snapshots)
+        if has_new:
             self.note(message["beliefs"], 0.0, now_s)
-            self.of = Believer(epoch, message["replicas"], now_s)
-        elif epoch == self.of.epoch:  # which it still believes
+        if has_new or epoch == self.of.epoch:  # else the leader of these beliefs was not heard
             self.of = Believer(epoch, message["replicas"], now_s)
         for scope, ages in message.get("use", {}).items():
             self.use.note(scope, ages, epoch, now_s)

@@ -29,10 +29,11 @@ import orjson
 
 from nanonets_proxy.admission.fleet.beliefs import Beliefs, Grant, OwnGrants, ToTell
 from nanonets_proxy.admission.fleet.bus.messages import MAX_REPLICAS
-from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, LATE, LATE_S, MOST_LATE, Bus, BusError, Won
+from nanonets_proxy.admission.fleet.bus.port import EVERYBODY, LATE, Bus, BusError, Won
 from nanonets_proxy.admission.fleet.bus.post import seal
 from nanonets_proxy.admission.fleet.host import Host
 from nanonets_proxy.core.access.shared_counts import SharedCounts
+from nanonets_proxy.core.ratelimit.fleet.lates import Lates
 from nanonets_proxy.core.ratelimit.fleet.share import leader_policy
 from nanonets_proxy.core.ratelimit.gate_policy import GatePolicy
 
@@ -100,8 +101,8 @@ class Lead:
         self._beat_is_out = False  # whether no message has arrived since our own beat went out
         self.is_deaf = False
         """Whether Redis has confirmed a beat, and no message has arrived since: our own beat did not come back."""
-        self._late = 0  # renewals that took too long, one after the other
-        self._late_back = 0  # own beats that came back too late, one after the other
+        self._late_renewals = Lates()
+        self._late_back = Lates()  # own beats that came back
         self._beat_again = False  # whether another beat must follow the one that is underway
         self._most_replicas_at_s = asked_at_s
         self._awaited = replicas - 1 - gone
@@ -229,8 +230,7 @@ class Lead:
 
     def came_back(self, took_s: float) -> None:
         """Notes how long one of its own beats took to come back."""
-        self._late_back = self._late_back + 1 if took_s > LATE_S else 0
-        if self._late_back >= MOST_LATE:
+        if self._late_back.note(took_s):
             self.on_unfit(LATE)
 
     def note_beliefs(self) -> None:
@@ -276,10 +276,10 @@ class Lead:
         if self._has_ended:
             return
         self._renewing = None
-        self._late = self._late + 1 if self._loop.time() - asked_at_s > LATE_S else 0
+        is_slow = self._late_renewals.note(self._loop.time() - asked_at_s)
         if others is None:
             end(reason)
-        elif self._late >= MOST_LATE:
+        elif is_slow:
             self.on_end("Redis is slow")
         elif others and not self.gathers:
             self.others = others

@@ -9,6 +9,7 @@ import pytest
 from nanonets_proxy.admission.fleet.bus import publisher as module
 from nanonets_proxy.admission.fleet.bus.publisher import Publisher
 from nanonets_proxy.admission.fleet.bus.wire import Wire
+from nanonets_proxy.core.ratelimit.fleet import lates
 from support import eventually
 from support.gate.fake_redis import FakeRedis, fake_redis
 
@@ -177,7 +178,7 @@ async def test_as_many_late_confirmations_in_a_row_are_told(
 ) -> None:
     """Messages of this replica may go over a slow connection, while commands and other messages do not."""
     async with connected() as (redis, publisher, told):
-        monkeypatch.setattr(module, "LATE_S", late_s)
+        monkeypatch.setattr(lates, "LATE_S", late_s)
         await _send_each_after_the_confirmation(redis, publisher, 5)
         assert told.times_slow == 0
         await _send_each_after_the_confirmation(redis, publisher, 1)
@@ -187,7 +188,7 @@ async def test_as_many_late_confirmations_in_a_row_are_told(
 async def test_a_confirmation_in_time_begins_the_row_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected() as (redis, publisher, told):
         for late_s, count in ((-1.0, 5), (60.0, 1), (-1.0, 5)):
-            monkeypatch.setattr(module, "LATE_S", late_s)
+            monkeypatch.setattr(lates, "LATE_S", late_s)
             await _send_each_after_the_confirmation(redis, publisher, count)
         assert told.times_slow == 0
 
@@ -195,7 +196,7 @@ async def test_a_confirmation_in_time_begins_the_row_anew(monkeypatch: pytest.Mo
 async def test_messages_that_were_late_together_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The server stood still for a moment."""
     async with connected() as (redis, publisher, told):
-        monkeypatch.setattr(module, "LATE_S", -1.0)
+        monkeypatch.setattr(lates, "LATE_S", -1.0)
         for number in range(20):
             publisher.send("a", b"to:a", b"%d;" % number)
         await redis.has_got(b"19;")

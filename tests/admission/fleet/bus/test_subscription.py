@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from nanonets_proxy.admission.fleet.bus import subscription as module
-from nanonets_proxy.admission.fleet.bus.port import MOST_LATE
 from nanonets_proxy.admission.fleet.bus.subscription import Subscription
 from nanonets_proxy.admission.fleet.bus.wire import Refused
+from nanonets_proxy.core.ratelimit.fleet import lates
 from support import eventually
 from support.gate.fake_redis import FakeRedis, fake_redis
 
@@ -102,9 +102,9 @@ async def test_a_server_that_answers_the_pings_late_is_slow_although_it_tells_me
     """The messages, too, may have been on their way for long."""
     monkeypatch.setattr(module, "SILENCE_S", 0.01)
     monkeypatch.setattr(module, "READ_S", 2.0)
-    monkeypatch.setattr(module, "LATE_S", late_s)
+    monkeypatch.setattr(lates, "LATE_S", late_s)
     async with subscribed() as (redis, heard):
         redis.replies = {b"PING": PONG + MESSAGE}
-        await eventually.until(lambda: redis.got.count(b"PING") > MOST_LATE)
+        await eventually.until(lambda: redis.got.count(b"PING") > lates.MOST_LATE)
         assert (heard.times_slow > 0) is slow
         assert not heard.running.done()

@@ -11,10 +11,6 @@ from typing import Final, Protocol
 
 EVERYBODY = ""
 LATE: Final = "the messages of Redis reach this replica late"
-LATE_S: Final = 0.05
-"""A message or a command that takes longer is late."""
-MOST_LATE: Final = 6
-"""A single late one is an accident. After as many in a row, each replica does better with its share."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,9 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import Final
 
-from nanonets_proxy.admission.fleet.bus.port import LATE_S, MOST_LATE
 from nanonets_proxy.admission.fleet.bus.wire import READ_S, Refused, Wire
 from nanonets_proxy.core.net.resp import ErrorReply, Reply, pack
+from nanonets_proxy.core.ratelimit.fleet import lates
 
 CONFIRM_S: Final = 1.0
 _MAX_UNCONFIRMED: Final = 10_000
@@ -51,7 +51,7 @@ class Publisher:
         self._unconfirmed: deque[tuple[str, float]] = deque()  # the name behind each message, and when it was sent
         self._timer: asyncio.TimerHandle | None = None
         self._late: tuple[str, float] | None = None  # a message whose time was over when the timer came last
-        self._lates = 0  # late confirmations in a row; messages that were late together count once
+        self._lates = lates.Lates()  # confirmations; messages that were late together count once
         self._late_at_s = -math.inf  # when the latest one that counts came
         self._all_confirmed: asyncio.Future[None] | None = None
         self._has_ended = False
@@ -110,13 +110,13 @@ class Publisher:
 
     def _note_time(self, sent_at_s: float) -> None:
         now_s = self._loop.time()
-        if now_s - sent_at_s <= LATE_S:
-            self._lates = 0
-        elif sent_at_s >= self._late_at_s:
-            self._lates, self._late_at_s = self._lates + 1, now_s
-            if self._lates >= MOST_LATE:
-                self._lates = 0
-                self._on_slow()
+        took_s = now_s - sent_at_s
+        if took_s > lates.LATE_S:
+            if sent_at_s < self._late_at_s:
+                return
+            self._late_at_s = now_s
+        if self._lates.note(took_s):
+            self._on_slow()
 
     def _settle(self) -> None:
         if self._all_confirmed is not None and not self._all_confirmed.done():

@@ -15,9 +15,9 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Final
 
-from nanonets_proxy.admission.fleet.bus.port import LATE_S, MOST_LATE
 from nanonets_proxy.admission.fleet.bus.wire import READ_S, Refused, Wire
 from nanonets_proxy.core.net.resp import ErrorReply, Reply, pack
+from nanonets_proxy.core.ratelimit.fleet.lates import Lates
 
 SILENCE_S: Final = 1.0
 _STEPS: Final = 2  # after a silence: the PING, and a moment to read
@@ -42,7 +42,7 @@ class Subscription:
         self._loop = asyncio.get_running_loop()
         self._pinged_at_s: float | None = None
         """When the latest PING was sent; None: it has its response."""
-        self._lates = 0  # late responses in a row
+        self._lates = Lates()  # responses to PINGs
         self._confirmed = 0
 
     async def run(self) -> None:
@@ -77,10 +77,8 @@ class Subscription:
         if reply[0] == b"message" and isinstance(data := reply[2], bytes):
             self._on_message(data)
         elif reply[0] == b"pong" and self._pinged_at_s is not None:
-            is_late, self._pinged_at_s = self._loop.time() - self._pinged_at_s > LATE_S, None
-            self._lates = self._lates + 1 if is_late else 0
-            if self._lates >= MOST_LATE:
-                self._lates = 0
+            took_s, self._pinged_at_s = self._loop.time() - self._pinged_at_s, None
+            if self._lates.note(took_s):
                 self._on_slow()
         elif reply[0] == b"subscribe":
             self._confirmed += 1
